@@ -1,0 +1,31 @@
+# Language level, warnings, hardening (rule P2) and sanitizers. Applied per target by latchkey_compile_options().
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+include(CheckPIESupported)
+check_pie_supported()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+add_library(latchkey_flags INTERFACE)
+target_include_directories(latchkey_flags INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_definitions(latchkey_flags INTERFACE LATCHKEY_VERSION="${PROJECT_VERSION}")
+target_compile_options(latchkey_flags INTERFACE
+  -Wall -Wextra -Werror -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
+  -Woverloaded-virtual -Wimplicit-fallthrough -Wformat=2 -Wvla)
+if(LATCHKEY_SANITIZE)
+  target_compile_options(latchkey_flags INTERFACE -fsanitize=${LATCHKEY_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(latchkey_flags INTERFACE -fsanitize=${LATCHKEY_SANITIZE})
+  target_compile_definitions(latchkey_flags INTERFACE LATCHKEY_SANITIZED=1)
+else()
+  # _FORTIFY_SOURCE needs optimisation; every preset optimises. Sanitizers replace it.
+  target_compile_options(latchkey_flags INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong
+    -fstack-clash-protection -fcf-protection)
+endif()
+target_link_options(latchkey_flags INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)

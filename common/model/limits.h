@@ -1,0 +1,94 @@
+// Every number that is a limit, in one place (security rules, section 10; API spec; mount rules). Units are in the names.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace latchkey::limits {
+
+// Names and metadata.
+inline constexpr std::size_t kMaxSecretNameChars = 195;  // UTF-16 units, as Keywhiz counted (API spec 6.1)
+inline constexpr std::size_t kMaxNameBytes = 255;        // clients, groups, any looked-up name
+inline constexpr std::size_t kMaxDescriptionChars = 255;
+inline constexpr std::size_t kMaxTypeChars = 20;
+inline constexpr std::size_t kMaxSpiffeIdBytes = 2048;
+inline constexpr std::size_t kMaxMetadataEntries = 64;
+inline constexpr std::size_t kMaxMetadataBytes = 64 * 1024;
+inline constexpr std::size_t kMaxCommonNameBytes = 255;
+
+// Content.
+inline constexpr std::size_t kDefaultMaxContentBytes = 1024 * 1024;
+inline constexpr std::size_t kHardMaxContentBytes = 8 * 1024 * 1024;
+inline constexpr std::size_t kMaxBatchNames = 1000;
+inline constexpr std::size_t kMaxBatchContentBytes = 16 * 1024 * 1024;
+inline constexpr std::size_t kMaxPageEntries = 1000;
+
+// HTTP (rule H1 and the table of section 10).
+inline constexpr std::size_t kMaxTargetBytes = 2048;
+inline constexpr std::size_t kMaxHeadBytes = 16 * 1024;
+inline constexpr std::size_t kMaxHeaderFields = 64;
+inline constexpr std::size_t kBodySlackBytes = 64 * 1024;
+// A body may be 1.4 times the content limit (base64) plus the slack.
+inline constexpr std::size_t MaxBodyBytes(std::size_t max_content_bytes) {
+  return max_content_bytes + max_content_bytes * 2 / 5 + kBodySlackBytes;
+}
+inline constexpr std::size_t kMaxBodiesInFlightBytes = 64 * 1024 * 1024;
+inline constexpr std::chrono::seconds kHandshakeTimeout{5};
+inline constexpr std::chrono::seconds kHeadTimeout{10};
+inline constexpr std::chrono::seconds kBodyTimeout{30};
+inline constexpr std::chrono::seconds kReplyStallTimeout{30};
+inline constexpr std::chrono::seconds kKeepAliveIdle{120};
+inline constexpr std::chrono::hours kMaxConnectionAge{1};
+inline constexpr std::uint32_t kMaxRequestsPerConnection = 10'000;
+inline constexpr std::size_t kMaxHandshakesInFlight = 1024;
+inline constexpr std::size_t kMaxHandshakesPerAddress = 64;
+inline constexpr std::size_t kMaxConnections = 16'384;
+inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
+inline constexpr std::size_t kMaxQueuedWrites = 1024;
+inline constexpr std::size_t kMaxBatchReplies = 64;        // replies held back for one audit commit
+inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
+inline constexpr std::chrono::seconds kDrainTimeout{10};
+
+// TLS (rules T4, T6).
+inline constexpr int kMaxChainDepth = 3;
+inline constexpr int kMinRsaBits = 2048;
+inline constexpr std::chrono::seconds kVerifiedChainCache{60};
+
+// JSON (rule H2).
+inline constexpr std::size_t kMaxJsonDepth = 16;
+inline constexpr std::size_t kMaxJsonNodes = 20'000;
+inline constexpr std::size_t kMaxJsonKeyBytes = 512;
+
+// Change feed.
+inline constexpr std::size_t kMaxFeedWaiters = 12'000;
+inline constexpr std::chrono::seconds kMaxFeedWait{60};
+inline constexpr std::size_t kFeedLogEntries = 100'000;
+
+// Caches and memory.
+inline constexpr std::size_t kSealedCacheBytes = 16 * 1024 * 1024;
+inline constexpr std::size_t kArenaBytes = 16 * 1024 * 1024;  // locked memory of the server for keys and replies
+
+// Audit (rules A1-A3).
+inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;
+inline constexpr std::chrono::seconds kAuditSyncInterval{1};
+inline constexpr std::chrono::seconds kHeadLogInterval{60};
+
+// Version pruning (API spec 5.5).
+inline constexpr std::chrono::hours kPruneAge{15 * 24};
+inline constexpr std::size_t kPruneKeep = 10;
+
+// Identity (rule I4).
+inline constexpr std::size_t kMaxAutoCreatedPerMinute = 100;
+inline constexpr std::int64_t kLastSeenGranularitySeconds = 86'400;
+
+// Mount (rules F3, F4, F7; fuse-client 5.2).
+inline constexpr std::size_t kMaxSnapshotBytes = 64 * 1024 * 1024;
+inline constexpr std::size_t kMaxMountedSecrets = 4096;
+inline constexpr std::size_t kMaxPinnedVersionsPerSecret = 4;
+inline constexpr std::size_t kMaxPinnedBytes = 16 * 1024 * 1024;
+inline constexpr std::chrono::seconds kSizeGrace{2};
+inline constexpr std::chrono::seconds kDefaultRevokeGrace{60};
+inline constexpr std::size_t kReadRingRecords = 65'536;
+
+}  // namespace latchkey::limits

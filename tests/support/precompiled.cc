@@ -1,0 +1,1 @@
+// The home of the precompiled Catch2 header that the test executables share.
