@@ -1,4 +1,5 @@
-// Secret memory (rules Y1, Y2, Y5, O2): one locked arena; SecretBuffer is a move-only slice of it, wiped on destruction.
+// Secret memory (rules Y1, Y2, Y5, O2): one locked arena; SecretBuffer is a move-only slice of it,
+// wiped on destruction.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +10,20 @@
 
 namespace latchkey {
 
-// How the arena's memory is held. kSecretMemory: memfd_secret(2), outside the kernel's direct map. kLocked: anonymous
-// memory, mlock'ed, MADV_DONTDUMP. kUnlocked: only with allow_unlocked, when locking failed.
+// How the arena's memory is held. kSecretMemory: memfd_secret(2), outside the kernel's direct map.
+// kLocked: anonymous memory, mlock'ed, MADV_DONTDUMP. kUnlocked: only with allow_unlocked, when
+// locking failed.
 enum class ArenaBacking { kSecretMemory, kLocked, kUnlocked };
 
 struct ArenaOptions {
-  std::size_t size_bytes;        // rounded up to pages; the arena never grows
-  bool allow_unlocked = false;   // false: failure to lock is an error
+  std::size_t size_bytes;       // rounded up to pages; the arena never grows
+  bool allow_unlocked = false;  // false: failure to lock is an error
   bool try_secret_memory = true;
 };
 
-// Makes the process's arena. Call once in main before any thread starts; a second call is kInternal. Programs that never
-// call it get a 4 MiB arena on first use (tests). Errors: kUnavailable when the memory cannot be had or locked.
+// Makes the process's arena. Call once in main before any thread starts; a second call is
+// kInternal. Programs that never call it get a 4 MiB arena on first use (tests). Errors:
+// kUnavailable when the memory cannot be had or locked.
 Status InitSecretArena(const ArenaOptions& options);
 ArenaBacking SecretArenaBacking();
 std::size_t SecretArenaFreeBytes();
@@ -40,9 +43,9 @@ class SecretBuffer final {
   static Result<SecretBuffer> CopyOf(Bytes source);
   static Result<SecretBuffer> OfSize(std::size_t size_bytes);  // zero-filled
 
-  Bytes bytes() const { return {data_, size_}; }       // borrowed: never outlives this buffer
+  Bytes bytes() const { return {data_, size_}; }  // borrowed: never outlives this buffer
   MutableBytes mutable_bytes() { return {data_, size_}; }
-  std::size_t size() const { return size_; }           // the length is not secret
+  std::size_t size() const { return size_; }  // the length is not secret
   bool empty() const { return size_ == 0; }
   // Gives back the tail (wiped): afterwards size() == size_bytes, which may not exceed size().
   void Shrink(std::size_t size_bytes);
