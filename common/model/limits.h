@@ -71,6 +71,7 @@ inline constexpr std::size_t kArenaBytes = 16 * 1024 * 1024;  // locked memory o
 
 // Audit (rules A1-A3).
 inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;
+inline constexpr std::size_t kSpoolSegmentBytes = 16 * 1024 * 1024;
 inline constexpr std::chrono::seconds kAuditSyncInterval{1};
 inline constexpr std::chrono::seconds kHeadLogInterval{60};
 
