@@ -91,5 +91,18 @@ inline constexpr std::size_t kMaxPinnedBytes = 16 * 1024 * 1024;
 inline constexpr std::chrono::seconds kSizeGrace{2};
 inline constexpr std::chrono::seconds kDefaultRevokeGrace{60};
 inline constexpr std::size_t kReadRingRecords = 65'536;
+inline constexpr std::size_t kMaxHandlerThreads = 4;        // request slots; a default worker uses two
+inline constexpr std::size_t kMaxMountNodes = 16'384;       // names a keeper may see in its life; ids are never reused
+inline constexpr std::size_t kMaxVersionRecords = 16'384;   // current, staged and pinned versions together
+inline constexpr std::size_t kRequestSlotBytes = 16 * 1024;
+inline constexpr std::size_t kMaxControlFileBytes = 4 * 1024 * 1024;
+// Room for the current versions, a whole staged batch and the pinned ones, plus what the allocator rounds up.
+inline constexpr std::size_t kContentAreaBytes = 2 * kMaxSnapshotBytes + kMaxPinnedBytes + 4 * 1024 * 1024;
+inline constexpr std::chrono::seconds kWorkerStuckAfter{2};
+inline constexpr std::chrono::seconds kWakerStuckAfter{2};
+inline constexpr std::size_t kMaxCrashesInWindow = 5;
+inline constexpr std::chrono::seconds kCrashWindow{10};
+inline constexpr std::chrono::seconds kLazyUnmountAfter{5};
+inline constexpr std::size_t kMaxTrackedPidfds = 256;       // callers whose /proc the reads consumer may still resolve
 
 }  // namespace latchkey::limits

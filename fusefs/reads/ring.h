@@ -1,0 +1,67 @@
+// OPEN records (R23): written by the handlers into rings of the keeper's memory, read by one
+// consumer as JSON Lines.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "fusefs/journal/region.h"
+
+namespace latchkey::reads {
+
+struct Reader {
+  std::uint32_t uid;
+  std::uint32_t gid;
+  std::uint32_t pid;
+};
+
+// Producer side, one per request slot; never blocks, allocates nothing. The region must outlive it.
+class ReadWriter {
+ public:
+  ReadWriter(const journal::Region& region, std::size_t slot);
+  // False when the ring is full: the record is dropped and counted. Idempotent for one `request`
+  // sequence (replay).
+  bool Append(std::uint32_t node, std::uint64_t version, std::uint64_t request,
+              const Reader& reader);
+  bool full() const;
+
+ private:
+  journal::ReadRing* ring_;
+};
+
+// Records lost because a ring was full, over the life of the keeper (R38).
+std::uint64_t DroppedRecords(const journal::Region& region);
+
+// Name of the secret behind a node for the line; empty when unknown.
+using NameOfNode = std::function<std::string(std::uint32_t node)>;
+// Takes one JSON object without newline. False: not taken, offered again later (the ring fills,
+// then drops).
+using LineSink = std::function<bool(const std::string& line)>;
+
+// Takes all records that are waiting, oldest first, and hands each to `sink` as
+//   {"time":"...Z","secret":"db_password","version":3,"uid":1000,"gid":1000,"pid":42,"comm":"app","exe":"/bin/app","cgroup":"..."}
+// `comm`, `exe` and `cgroup` come from /proc through a pidfd, so never from a process that reused
+// the pid after the look-up began; they are left out when the process is gone or the consumer may
+// not see them. Returns the number taken.
+std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
+                       const LineSink& sink);
+
+// One thread that drains every `interval`. Owns its thread; the region and what the functions
+// capture must outlive it.
+class ReadConsumer {
+ public:
+  ReadConsumer(const journal::Region& region, NameOfNode name_of, LineSink sink,
+               std::chrono::milliseconds interval = std::chrono::milliseconds(100));
+  ~ReadConsumer();
+  ReadConsumer(const ReadConsumer&) = delete;
+  ReadConsumer& operator=(const ReadConsumer&) = delete;
+
+ private:
+  std::jthread thread_;
+};
+
+}  // namespace latchkey::reads
