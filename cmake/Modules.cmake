@@ -38,3 +38,20 @@ function(add_unit_tests module)
   catch_discover_tests(${name} TEST_PREFIX "${module}: " PROPERTIES LABELS "${A_LABELS}" TIMEOUT 300
     DISCOVERY_MODE PRE_TEST)
 endfunction()
+
+# add_fuzz_target(NAME SOURCES x_fuzz.cc DEPS modules): the target defines LLVMFuzzerTestOneInput. With LATCHKEY_FUZZ it becomes a
+# libFuzzer program; in every build CTest replays tests/fuzz/corpus/NAME through it, so that a found input stays fixed (Z3).
+function(add_fuzz_target name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  if(LATCHKEY_FUZZ)
+    add_executable(${name}_fuzz ${A_SOURCES})
+    target_compile_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
+    target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
+  else()
+    add_executable(${name}_fuzz ${A_SOURCES} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cc)
+  endif()
+  target_link_libraries(${name}_fuzz PRIVATE latchkey_flags ${A_DEPS})
+  add_test(NAME "fuzz: ${name} corpus" COMMAND ${name}_fuzz -runs=0 ${corpus})
+  set_tests_properties("fuzz: ${name} corpus" PROPERTIES LABELS "unit;fuzz" TIMEOUT 300)
+endfunction()
