@@ -1,5 +1,5 @@
-// Rows of the store as plain values. What authorises or routes carries a MAC (rule G1), made and verified by server/keys:
-// the store only keeps it. Times are seconds since 1970; texts are UTF-8.
+// Rows of the store as plain values. What authorises or routes carries a MAC (rule G1), made and
+// verified by server/keys: the store only keeps it. Times are seconds since 1970; texts are UTF-8.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,9 @@ struct ClientRow {
   bool automation = false;
   bool content = false;  // may read contents through /automation/* (rule I5)
   std::optional<GroupId> owner;
-  std::optional<std::int64_t> last_seen;   // bookkeeping: outside the MAC
-  std::optional<std::int64_t> expiration;  // earliest notAfter of the chain last seen: outside the MAC
+  std::optional<std::int64_t> last_seen;  // bookkeeping: outside the MAC
+  std::optional<std::int64_t>
+      expiration;  // earliest notAfter of the chain last seen: outside the MAC
   MacBytes mac{};
 };
 
@@ -51,7 +52,8 @@ struct MembershipRow {
   MacBytes mac{};
 };
 
-// Grants of a soft-deleted secret stay, without effect, and work again after undelete; deleting the group removes them.
+// Grants of a soft-deleted secret stay, without effect, and work again after undelete; deleting the
+// group removes them.
 struct GrantRow {
   GroupId group;
   SecretId secret;
@@ -72,10 +74,10 @@ struct SecretRow {
   std::optional<std::string> type;
   std::optional<GroupId> owner;
   VersionId current;
-  std::int64_t expiry = 0;            // copy of the current version's; 0 = never
+  std::int64_t expiry = 0;  // copy of the current version's; 0 = never
   SecretState state = SecretState::kLive;
-  std::uint64_t newest_number = 0;    // highest version number ever given
-  std::uint64_t sequence = 0;         // order of creation among secrets created in one second
+  std::uint64_t newest_number = 0;  // highest version number ever given
+  std::uint64_t sequence = 0;       // order of creation among secrets created in one second
   MacBytes mac{};
 };
 
@@ -86,11 +88,11 @@ struct VersionInfo {
   VersionNumber number;
   std::int64_t created_at = 0;
   std::string created_by;
-  std::string metadata;       // compact JSON object; bound to the content as AAD (rule C5)
+  std::string metadata;  // compact JSON object; bound to the content as AAD (rule C5)
   std::int64_t expiry = 0;
-  ByteArray<32> checksum{};   // rule C6
-  std::uint64_t size = 0;     // bytes of plaintext
-  MacBytes mac{};             // over all of the above: listings show metadata without opening the content
+  ByteArray<32> checksum{};  // rule C6
+  std::uint64_t size = 0;    // bytes of plaintext
+  MacBytes mac{};  // over all of the above: listings show metadata without opening the content
 };
 
 struct VersionRow {
@@ -122,8 +124,9 @@ struct AuditRow {
 
 // One entry of the change log. What the objects mean depends on the kind.
 enum class ChangeKind : std::uint8_t {
-  kSecret = 1,      // secret created, rotated, renamed, undeleted, or its metadata changed: `secret`
-  kSecretGone = 2,  // deleted, or renamed away: `secret`, `name` the name that is gone, `group` one group that could read it (one entry each)
+  kSecret = 1,  // secret created, rotated, renamed, undeleted, or its metadata changed: `secret`
+  kSecretGone = 2,  // deleted, or renamed away: `secret`, `name` the name that is gone, `group` one
+                    // group that could read it (one entry each)
   kGrant = 3,       // `group`, `secret`
   kRevoke = 4,      // `group`, `secret`, `name`
   kMembership = 5,  // `client` joined or left `group`: that client takes a full listing
@@ -137,6 +140,20 @@ struct ChangeRow {
   GroupId group;
   ClientId client;
   std::string name;
+  // Of kSecret, filled in by the store and ignored when given: the current version after this
+  // change and, when this change moved it, the one before (0: there was none). What a client serves
+  // is derived from them.
+  VersionNumber version;
+  VersionNumber previous;
+};
+
+// What a client said last about the generation it serves (`serving` of the change feed).
+// Bookkeeping: no MAC.
+struct ServingRow {
+  ClientId client;
+  Generation generation;
+  std::int64_t since = 0;      // when it first said this generation
+  std::int64_t last_seen = 0;  // when it last said anything
 };
 
 }  // namespace latchkey::store
