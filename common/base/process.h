@@ -1,0 +1,40 @@
+// What every program of ours does in the first lines of main, before it reads anything (rule Y4).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/result.h"
+
+namespace latchkey {
+
+struct HardenOptions {
+  // Names of environment variables that stay, with their values; all others go. systemd's variables
+  // (ServiceEnvironment()) are not kept by themselves.
+  std::vector<std::string_view> keep_environment;
+  // Descriptors above 2 that stay open, besides those that systemd passed to this very process
+  // (LISTEN_PID, LISTEN_FDS: sockets and the descriptor store).
+  std::vector<int> keep_fds;
+};
+
+// The variables that a service reads through libsystemd and for the key: NOTIFY_SOCKET, LISTEN_*,
+// WATCHDOG_*, CREDENTIALS_DIRECTORY, INVOCATION_ID, JOURNAL_STREAM.
+std::vector<std::string_view> ServiceEnvironment();
+
+// In this order: no core dumps (RLIMIT_CORE 0), not dumpable (no ptrace by the same user;
+// /proc/self belongs to root), descriptors 0 to 2 open (on /dev/null where they were closed), all
+// unknown descriptors closed, umask 077, environment reduced, SIGPIPE ignored, soft limits of open
+// files and of locked memory raised to the hard ones. Call once, before any thread exists.
+// Sanitizer builds stay dumpable: the leak checker attaches to its own process. Errors: kInternal,
+// naming the step; the program must not go on.
+Status HardenProcess(const HardenOptions& options);
+
+// Closes every descriptor above 2 that is not in `keep`, with close_range(2) or, where a kernel or
+// a seccomp profile refuses that, by the list in /proc/self/fd. Part of HardenProcess; children
+// call it before they execute a program.
+Status CloseUnknownFds(std::vector<int> keep);
+// The second way alone, for its test.
+Status CloseUnknownFdsByListing(const std::vector<int>& keep);
+
+}  // namespace latchkey
