@@ -54,6 +54,9 @@ inline constexpr std::chrono::seconds kDrainTimeout{10};
 inline constexpr int kMaxChainDepth = 3;
 inline constexpr int kMinRsaBits = 2048;
 inline constexpr std::chrono::seconds kVerifiedChainCache{60};
+inline constexpr std::size_t kMaxVerifiedChains = 8192;          // remembered verdicts; the map is emptied beyond
+inline constexpr std::size_t kMaxPeerChainBytes = 32 * 1024;     // certificates a peer may send in one handshake
+inline constexpr std::size_t kMaxTrustFileBytes = 32 * 1024 * 1024;  // a PEM file of certificates, keys or CRLs
 
 // JSON (rule H2).
 inline constexpr std::size_t kMaxJsonDepth = 16;
