@@ -1,9 +1,11 @@
-// The `access:<server>` chain (rules A1-A3): reads, refusals, logins; appended to a spool of preallocated segments.
+// The `access:<server>` chain (rules A1-A3): reads, refusals, logins; appended to a spool of
+// preallocated segments.
 //
-// Layout of the directory: `lock`, `access-000001.spool`, `access-000002.spool`, ... of limits::kSpoolSegmentBytes each.
-// A segment is a 128-byte header (magic, chain id, first seq, head before it) and records `u32 BE length | event | hash 32`;
-// unused room is zeros. At least limits::kSpoolBytes are kept allocated ahead, so that a full disk does not at once stop
-// reads (rule A2); when they are used up Append refuses. The server never deletes a segment.
+// Layout of the directory: `lock`, `access-000001.spool`, `access-000002.spool`, ... of
+// limits::kSpoolSegmentBytes each. A segment is a 128-byte header (magic, chain id, first seq, head
+// before it) and records `u32 BE length | event | hash 32`; unused room is zeros. At least
+// limits::kSpoolBytes are kept allocated ahead, so that a full disk does not at once stop reads
+// (rule A2); when they are used up Append refuses. The server never deletes a segment.
 #pragma once
 
 #include <condition_variable>
@@ -24,7 +26,8 @@ namespace latchkey::audit {
 struct AccessLogOptions {
   std::string directory;  // must exist; files in it are 0600
   std::string server_id;  // the chain is "access:<server_id>"
-  // What the anchor says was durable: records up to here must be intact, damage behind it is a torn tail that is cut.
+  // What the anchor says was durable: records up to here must be intact, damage behind it is a torn
+  // tail that is cut.
   ChainHead durable;
   bool accept_rollback = false;  // cut also what was durable, or go on from a shorter chain
   std::size_t segment_bytes;     // limits::kSpoolSegmentBytes; tests use less
@@ -34,7 +37,7 @@ struct AccessLogOptions {
 };
 
 struct AccessLogStats {
-  std::uint64_t events = 0;          // since start
+  std::uint64_t events = 0;  // since start
   std::uint64_t refused_batches = 0;
   std::uint64_t reserve_left_bytes = 0;
   std::uint64_t segments = 0;
@@ -44,15 +47,18 @@ struct AccessLogStats {
 class AccessLog {
  public:
   struct Recovery {
-    bool cut = false;               // a torn tail was cut behind `head_after`
+    bool cut = false;  // a torn tail was cut behind `head_after`
     std::uint64_t cut_bytes = 0;
     ChainHead head_after;
-    bool behind_durable = false;    // only with accept_rollback: the chain ended before what was durable
+    bool behind_durable =
+        false;  // only with accept_rollback: the chain ended before what was durable
   };
 
-  // Errors: kConflict when another process holds the directory; kCorrupt when records that were durable are damaged or
-  // gone (message names chain and position); kUnavailable when no segment can be allocated. `key` must outlive the log.
-  static Result<std::unique_ptr<AccessLog>> Open(const crypto::AuditKey& key, AccessLogOptions options);
+  // Errors: kConflict when another process holds the directory; kCorrupt when records that were
+  // durable are damaged or gone (message names chain and position); kUnavailable when no segment
+  // can be allocated. `key` must outlive the log.
+  static Result<std::unique_ptr<AccessLog>> Open(const crypto::AuditKey& key,
+                                                 AccessLogOptions options);
   ~AccessLog();
   AccessLog(const AccessLog&) = delete;
   AccessLog& operator=(const AccessLog&) = delete;
@@ -60,14 +66,16 @@ class AccessLog {
   const Recovery& recovery() const { return recovery_; }
   const std::string& chain_id() const { return chain_id_; }
 
-  // Appends all events or none, with one pwrite, and returns after it returned; a thread syncs them within
-  // limits::kAuditSyncInterval. kUnavailable ("audit_unavailable: ...") when the spool is full or cannot be written.
-  // Each event is the canonical encoding; an empty batch is valid and does nothing.
+  // Appends all events or none, with one pwrite, and returns after it returned; a thread syncs them
+  // within limits::kAuditSyncInterval. kUnavailable ("audit_unavailable: ...") when the spool is
+  // full or cannot be written. Each event is the canonical encoding; an empty batch is valid and
+  // does nothing.
   Status Append(std::span<const Bytes> events);
   Status Append(const EventBatch& events);
   // Append, then fdatasync before it returns.
   Status AppendDurable(const EventBatch& events);
-  // A head record: like AppendDurable without the sync, and it does not count as movement of the chain.
+  // A head record: like AppendDurable without the sync, and it does not count as movement of the
+  // chain.
   Status AppendHead(const Event& heads);
 
   // Writes everything to the disk. Called by the sync thread, and once more at stop.

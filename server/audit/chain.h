@@ -1,4 +1,5 @@
-// What both audit chains have in common (rule A3): h_n = BLAKE2b-256(K_audit; h_(n-1), chain_id, seq, event), h_0 = zeros.
+// What both audit chains have in common (rule A3): h_n = BLAKE2b-256(K_audit; h_(n-1), chain_id,
+// seq, event), h_0 = zeros.
 #pragma once
 
 #include <string>
@@ -13,7 +14,8 @@ inline std::string AccessChainId(std::string_view server_id) {
   return std::string("access:").append(server_id);
 }
 
-// Position of a chain: its last record. seq 0 with a zero hash is the empty chain; records are numbered from 1.
+// Position of a chain: its last record. seq 0 with a zero hash is the empty chain; records are
+// numbered from 1.
 struct ChainHead {
   std::uint64_t seq = 0;
   crypto::Hash hash{};

@@ -1,5 +1,6 @@
-// HeadKeeper (rules A3, G6): each second and at stop lets each chain record the other's head when that has moved, writes
-// the anchor, and prints both heads to the log every limits::kHeadLogInterval.
+// HeadKeeper (rules A3, G6): each second and at stop lets each chain record the other's head when
+// that has moved, writes the anchor, and prints both heads to the log every
+// limits::kHeadLogInterval.
 #pragma once
 
 #include <functional>
@@ -26,10 +27,12 @@ struct HeadKeeperOptions {
 // Owns one thread between Start() and Stop(). Its parts must outlive it.
 class HeadKeeper {
  public:
-  HeadKeeper(const crypto::AuditKey& key, StoreChain& store, AccessLog& access, HeadKeeperOptions options);
+  HeadKeeper(const crypto::AuditKey& key, StoreChain& store, AccessLog& access,
+             HeadKeeperOptions options);
   ~HeadKeeper();
   void Start();
-  // Stops the thread, then runs one last round: both chains end with the other's head and the anchor names both.
+  // Stops the thread, then runs one last round: both chains end with the other's head and the
+  // anchor names both.
   Status Stop();
   // One round, as the thread does it. Callable without Start() (tests, init, offline commands).
   Status RunOnce();

@@ -1,4 +1,5 @@
-// The `store` chain (rules A1, A3): one event per mutation, written as a row in the savepoint of that mutation.
+// The `store` chain (rules A1, A3): one event per mutation, written as a row in the savepoint of
+// that mutation.
 #pragma once
 
 #include "common/base/guarded.h"
@@ -12,14 +13,15 @@ class Savepoint;
 
 namespace latchkey::audit {
 
-// Owned by the writer thread: Append, Mark and Reset are called there only. Committed() publishes, Last() may be called
-// from any thread.
+// Owned by the writer thread: Append, Mark and Reset are called there only. Committed() publishes,
+// Last() may be called from any thread.
 class StoreChain {
  public:
   // `head` is the last row of the chain as it was loaded. `key` must outlive the chain.
   StoreChain(const crypto::AuditKey& key, ChainHead head);
 
-  // Adds the event as the next row. On error the head has not moved; the caller's savepoint rolls back.
+  // Adds the event as the next row. On error the head has not moved; the caller's savepoint rolls
+  // back.
   Status Append(store::Savepoint& savepoint, const Event& event);
 
   // A job that fails after Append rolls its savepoint back and puts the head back with it.
@@ -30,7 +32,8 @@ class StoreChain {
   Position Mark() const { return position_; }
   void Reset(const Position& position) { position_ = position; }
 
-  // The writer calls this after each commit, before replies go out: from now on others may see the head.
+  // The writer calls this after each commit, before replies go out: from now on others may see the
+  // head.
   void Committed(Generation generation);
 
   struct Published {

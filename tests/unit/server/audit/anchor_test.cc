@@ -1,0 +1,107 @@
+#include "server/audit/anchor.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/unit/server/audit/audit_fixture.h"
+
+namespace latchkey::audit {
+namespace {
+
+Anchor SomeAnchor() {
+  Anchor anchor;
+  anchor.store_id.fill(0x11);
+  anchor.generation = Generation{17};
+  anchor.store.seq = 9;
+  anchor.store.hash.fill(0x22);
+  anchor.access_chain = "access:test";
+  anchor.access.seq = 1234;
+  anchor.access.hash.fill(0x33);
+  return anchor;
+}
+
+StorePosition PositionOf(const Anchor& anchor) {
+  return {anchor.store_id, anchor.generation, anchor.store};
+}
+
+Result<std::optional<crypto::Hash>> SameHash(std::uint64_t) {
+  return std::optional(SomeAnchor().store.hash);
+}
+
+}  // namespace
+
+TEST_CASE("An anchor reads back as it was written, and replaces the one before", "[audit]") {
+  const ScratchDir dir;
+  const std::string path = dir.File("anchor");
+  CHECK(ReadAnchor(path, TestKey()).value() == std::nullopt);
+  Anchor anchor = SomeAnchor();
+  REQUIRE(WriteAnchor(path, TestKey(), anchor).has_value());
+  CHECK(ReadAnchor(path, TestKey()).value() == anchor);
+  anchor.generation = Generation{18};
+  REQUIRE(WriteAnchor(path, TestKey(), anchor).has_value());
+  CHECK(ReadAnchor(path, TestKey()).value() == anchor);
+  CHECK_FALSE(std::filesystem::exists(path + ".new"));
+  CHECK((std::filesystem::status(path).permissions() & std::filesystem::perms(077)) ==
+        std::filesystem::perms::none);
+}
+
+TEST_CASE("Any changed or missing byte of an anchor is refused, as is another key", "[audit]") {
+  const std::string text = EncodeAnchor(TestKey(), SomeAnchor());
+  REQUIRE(DecodeAnchor(TestKey(), text).has_value());
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    std::string changed = text;
+    changed[at] = static_cast<char>(changed[at] ^ 1);
+    // The one freedom: hex of the MAC in upper case would be the same MAC; flipping bit 0 never
+    // gives that.
+    REQUIRE_FALSE(DecodeAnchor(TestKey(), changed).has_value());
+    REQUIRE_FALSE(DecodeAnchor(TestKey(), text.substr(0, at)).has_value());
+  }
+  CHECK_FALSE(DecodeAnchor(TestKey(), text + "\n").has_value());
+  ByteArray<32> bytes;
+  bytes.fill(7);
+  CHECK_FALSE(DecodeAnchor(crypto::AuditKey::FromBytes(bytes).value(), text).has_value());
+}
+
+TEST_CASE("An anchor in a directory that is absent cannot be written, and the error names it",
+          "[audit]") {
+  const ScratchDir dir;
+  const Status status = WriteAnchor(dir.File("nowhere/anchor"), TestKey(), SomeAnchor());
+  REQUIRE_FALSE(status.has_value());
+  CHECK_THAT(status.error().message, Catch::Contains("nowhere/anchor"));
+}
+
+TEST_CASE("A store at or beyond its anchor is taken, an older or other one is refused", "[audit]") {
+  const Anchor anchor = SomeAnchor();
+  StorePosition store = PositionOf(anchor);
+  CHECK(CheckAgainstAnchor(anchor, store, SameHash).has_value());
+  store.generation = Generation{18};
+  store.head.seq = 10;
+  store.head.hash.fill(0x77);
+  CHECK(CheckAgainstAnchor(anchor, store, SameHash).has_value());
+
+  const auto refusal = [&](const StorePosition& position) {
+    const Status status = CheckAgainstAnchor(anchor, position, SameHash);
+    REQUIRE_FALSE(status.has_value());
+    CHECK(status.error().code == Errc::kConflict);
+    CHECK_THAT(status.error().message, Catch::Contains("--accept-rollback"));
+    return status.error().message;
+  };
+  store = PositionOf(anchor);
+  store.generation = Generation{16};
+  CHECK_THAT(refusal(store),
+             Catch::StartsWith("the store is older than its anchor: generation 16 of 17"));
+  store = PositionOf(anchor);
+  store.head.seq = 8;
+  CHECK_THAT(refusal(store), Catch::Contains("audit record 8 of 9"));
+  store = PositionOf(anchor);
+  store.store_id[0] ^= 1;
+  CHECK_THAT(refusal(store), Catch::Contains("another store"));
+
+  store = PositionOf(anchor);
+  const Status differs = CheckAgainstAnchor(anchor, store, [](std::uint64_t) {
+    return Result<std::optional<crypto::Hash>>(std::optional(crypto::Hash{}));
+  });
+  REQUIRE_FALSE(differs.has_value());
+  CHECK_THAT(differs.error().message, Catch::Contains("differs from its anchor at record 9"));
+}
+
+}  // namespace latchkey::audit
