@@ -4,7 +4,7 @@ source "$(dirname "$0")/../support/harness.sh"
 Begin
 mkdir "$T/mnt"
 chmod 755 "$T/mnt"
-StartContainer app -v "$T/mnt:/secrets:ro"
+EnterContainer app -v "$T/mnt:/secrets:ro"
 Read() { ExpectRun "$1" InContainer app secret_reader --loop --reads 20 "${@:2}" /secrets/s; }
 
 MakeContent 5 3000 >"$T/mnt/s"

@@ -6,7 +6,7 @@
 #   InitServer; StartServer     latchkeyd on a free port with its state in $T/state; $SERVER_PID, $SERVER_PORT
 #   Cli secret create ...       latchkey as the automation client "admin"; CliAs NAME ... as another certificate
 #   StartMount app              latchkey-fs for the client "app" at $T/mnt; $FS_PID is the keeper
-#   StartContainer app -v ...   a real container from a busybox tree; InContainer app COMMAND...
+#   EnterContainer app -v ...   a real container from a busybox tree; InContainer app COMMAND...
 #   Expect WHAT GOT WANTED; ExpectRun CODE COMMAND...; WaitUntil SECONDS WHAT COMMAND...; Fail WHAT
 #
 # The environment BIN_DIR names the directory of the built programs. Each test has ports, directories and a container store
@@ -14,6 +14,8 @@
 set -euo pipefail
 
 SOURCE_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+source "$SOURCE_DIR/scripts/lib/container.sh"
+source "$SOURCE_DIR/scripts/lib/config.sh"
 BIN=${BIN_DIR:?set BIN_DIR to the directory of the built programs}
 T=
 SERVER_PID= SERVER_PORT= FS_PID=
@@ -54,7 +56,7 @@ EndProcess() {  # EndProcess PID: politely, then not
 
 ShowLogs() {
   local file
-  for file in "$T"/*.log; do
+  for file in "$T"/*.log "$T"/container/podman.log; do
     [ -s "$file" ] || continue
     printf -- '--- %s\n' "${file##*/}" >&2
     tail -n 25 "$file" >&2
@@ -106,24 +108,7 @@ MakeCerts() {  # MakeCerts CLIENT...
 }
 
 WriteServerConfig() {  # WriteServerConfig [EXTRA TOML...]
-  cat >"$T/latchkeyd.toml" <<TOML
-[listen]
-address = "127.0.0.1"
-port = ${SERVER_PORT:-0}
-port_file = "$T/port"
-
-[tls]
-certificate = "$T/pki/server.crt"
-key = "$T/pki/server.key"
-client_ca = "$T/pki/ca.crt"
-
-[store]
-directory = "$T/state"
-
-[log]
-level = "info"
-format = "text"
-TOML
+  WriteServerConfigTo "$T/latchkeyd.toml" "$T" "${SERVER_PORT:-0}"
   [ $# -eq 0 ] || printf '\n%s\n' "$@" >>"$T/latchkeyd.toml"
 }
 
@@ -173,21 +158,8 @@ GrantSecret() {
 # ---- Mount -------------------------------------------------------------------------------------------------------------
 
 WriteMountConfig() {  # WriteMountConfig CLIENT [EXTRA TOML...]
-  local client=$1
+  WriteMountConfigTo "$T/latchkey-fs.toml" "$T" "127.0.0.1:$SERVER_PORT" "$1"
   shift
-  cat >"$T/latchkey-fs.toml" <<TOML
-[server]
-address = "127.0.0.1:$SERVER_PORT"
-ca = "$T/pki/ca.crt"
-
-[identity]
-certificate = "$T/pki/$client.crt"
-key = "$T/pki/$client.key"
-
-[mount]
-point = "$T/mnt"
-runtime_directory = "$T/fs-run"
-TOML
   [ $# -eq 0 ] || printf '\n%s\n' "$@" >>"$T/latchkey-fs.toml"
 }
 
@@ -210,88 +182,12 @@ StopMount() {
 WorkerPid() { "$BIN/latchkey-fs" status --config "$T/latchkey-fs.toml" --json | sed -n 's/.*"worker_pid": *\([0-9]*\).*/\1/p'; }
 
 # ---- Container ---------------------------------------------------------------------------------------------------------
-# podman with runc; where that cannot run, bubblewrap; where neither runs the test fails (it never skips).
 
-CONTAINER_ENGINE=
-
-Podman() {
-  CONTAINERS_CONF=$T/containers.conf podman --root "$T/podman/store" --runroot "$T/podman/run" --tmpdir "$T/podman/tmp" \
-    --storage-driver "$CONTAINER_STORAGE" "$@"
-}
-
-MakeRootTree() {
-  local root=$T/rootfs applet
-  mkdir -p "$root"/{bin,etc,proc,dev,sys,tmp,secrets,run}
-  cp "$(command -v busybox)" "$BIN/inotify_watch" "$BIN/secret_reader" "$root/bin/"
-  for applet in sh cat ls id sleep stat mount sha256sum wc dd touch head tail kill sed; do ln -sf busybox "$root/bin/$applet"; done
-  printf 'root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
-  printf 'root:x:0:\napp:x:1000:\n' >"$root/etc/group"
-}
-
-PrepareContainers() {
-  [ -z "$CONTAINER_ENGINE" ] || return 0
-  MakeRootTree
-  # crun fails on hybrid control groups, and without CAP_SYS_RESOURCE podman must not raise limits.
-  cat >"$T/containers.conf" <<'CONF'
-[containers]
-default_ulimits=["nofile=1024:4096","nproc=1024:1024"]
-netns="none"
-[engine]
-runtime="runc"
-cgroup_manager="cgroupfs"
-events_logger="file"
-CONF
-  tar -C "$T/rootfs" -cf "$T/rootfs.tar" .
-  for CONTAINER_STORAGE in overlay vfs; do
-    rm -rf "$T/podman"
-    mkdir -p "$T/podman"
-    if Podman import "$T/rootfs.tar" localhost/latchkey-test:1 >>"$T/podman.log" 2>&1 &&
-      Podman run --rm --read-only --cap-drop all localhost/latchkey-test:1 /bin/sh -c 'exit 0' >>"$T/podman.log" 2>&1; then
-      CONTAINER_ENGINE=podman
-      return 0
-    fi
-  done
-  if bwrap --ro-bind "$T/rootfs" / --proc /proc --dev /dev --unshare-all /bin/sh -c 'exit 0' >>"$T/podman.log" 2>&1; then
-    CONTAINER_ENGINE=bwrap
-    Note "podman does not run here; using bubblewrap"
-    return 0
-  fi
-  Fail "neither podman with runc nor bubblewrap can run a container here; see podman.log"
-}
-
-# StartContainer NAME [-v SOURCE:TARGET:ro]...: uid 1000, no capabilities, read-only root, no network.
-StartContainer() {
-  local name=$1 volume pid
-  shift
-  PrepareContainers
-  if [ $CONTAINER_ENGINE = podman ]; then
-    Podman run -d --name "$name" --user 1000:1000 --read-only --cap-drop all --security-opt no-new-privileges "$@" \
-      localhost/latchkey-test:1 /bin/sleep 86400 >>"$T/podman.log" 2>&1 || Fail "podman cannot start container $name"
-    OWN_CONTAINERS+=("$name")
-    return 0
-  fi
-  local binds=()
-  while [ $# -gt 0 ]; do
-    [ "$1" = -v ] || Fail "the fallback knows only -v, not $1"
-    volume=${2%:ro}
-    binds+=(--ro-bind "${volume%:*}" "${volume##*:}")
-    shift 2
-  done
-  bwrap --ro-bind "$T/rootfs" / "${binds[@]}" --proc /proc --dev /dev --tmpfs /tmp --unshare-all --uid 1000 --gid 1000 \
-    --info-fd 9 /bin/sleep 86400 9>"$T/bwrap.$name" >>"$T/podman.log" 2>&1 &
-  Own $!
-  WaitUntil 10 "container $name runs" test -s "$T/bwrap.$name"
-}
-
-InContainer() {  # InContainer NAME COMMAND...
-  local name=$1 pid
-  shift
-  if [ $CONTAINER_ENGINE = podman ]; then
-    Podman exec -i "$name" "$@"
-  else
-    pid=$(sed -n 's/.*"child-pid": *\([0-9]*\).*/\1/p' "$T/bwrap.$name")
-    nsenter -t "$pid" -m -p -i -u -n -r -w -S 1000 -G 1000 "$@"
-  fi
+EnterContainer() {  # EnterContainer NAME [-v SOURCE:TARGET:ro]...
+  CONTAINER_HOME=$T/container
+  CONTAINER_PROGRAMS=("$BIN/inotify_watch" "$BIN/secret_reader")
+  StartContainer "$@" || Fail "container $1 does not start; see podman.log"
+  OWN_CONTAINERS+=("$1")
 }
 
 # A reader that loops in a container; its report is in $T/reader.NAME.out once it was stopped.
@@ -314,8 +210,4 @@ ReaderWentRound() {
 StopReader() {  # the reader's own exit status
   InContainer "$1" sh -c 'kill -TERM $(busybox pidof secret_reader)'
   wait "${READER_PID[$1]}"
-}
-
-RemoveContainer() {
-  [ "$CONTAINER_ENGINE" != podman ] || Podman rm -f -t 0 "$1" >>"$T/podman.log" 2>&1 || true
 }

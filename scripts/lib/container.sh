@@ -1,0 +1,114 @@
+# A real container without a registry: podman with runc and an image made from busybox-static. Sourced by the quick start,
+# the benchmark and the end-to-end tests. Each user has a store of its own, so nothing is shared with the machine's podman.
+#
+#   CONTAINER_HOME     directory for image, store and logs (set before the first call)
+#   CONTAINER_PROGRAMS static programs that go into the image
+#   PrepareContainers; StartContainer NAME [-v SOURCE:TARGET:ro]...; InContainer NAME COMMAND...; RemoveContainer NAME
+#
+# Where podman cannot run, bubblewrap takes its place; where neither runs, that is an error and never skipped.
+
+CONTAINER_ENGINE=
+CONTAINER_STORAGE=overlay
+CONTAINER_PROGRAMS=()
+CONTAINER_IMAGE=localhost/latchkey-demo:1
+
+Podman() {
+  CONTAINERS_CONF=$CONTAINER_HOME/containers.conf podman --root "$CONTAINER_HOME/store" --runroot "$CONTAINER_HOME/run" \
+    --tmpdir "$CONTAINER_HOME/tmp" --storage-driver "$CONTAINER_STORAGE" "$@"
+}
+
+MakeRootTree() {
+  local root=$CONTAINER_HOME/rootfs applet
+  mkdir -p "$root"/{bin,etc,proc,dev,sys,tmp,secrets,run}
+  cp "$(command -v busybox)" "${CONTAINER_PROGRAMS[@]}" "$root/bin/"
+  for applet in sh cat ls id sleep stat mount sha256sum wc dd touch head tail kill sed; do
+    ln -sf busybox "$root/bin/$applet"
+  done
+  printf 'root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
+  printf 'root:x:0:\napp:x:1000:\n' >"$root/etc/group"
+  chmod 755 "$root" "$root"/* "$root"/bin/busybox
+  # crun fails on hybrid control groups, and without CAP_SYS_RESOURCE podman must not raise limits.
+  cat >"$CONTAINER_HOME/containers.conf" <<'CONF'
+[containers]
+default_ulimits=["nofile=1024:4096","nproc=1024:1024"]
+netns="none"
+[engine]
+runtime="runc"
+cgroup_manager="cgroupfs"
+events_logger="file"
+CONF
+}
+
+PrepareContainers() {
+  [ -z "$CONTAINER_ENGINE" ] || return 0
+  # A later call of a script finds what an earlier one chose.
+  if [ -s "$CONTAINER_HOME/engine" ]; then
+    read -r CONTAINER_ENGINE CONTAINER_STORAGE <"$CONTAINER_HOME/engine"
+    return 0
+  fi
+  local log=$CONTAINER_HOME/podman.log
+  mkdir -p "$CONTAINER_HOME"
+  MakeRootTree
+  tar -C "$CONTAINER_HOME/rootfs" -cf "$CONTAINER_HOME/rootfs.tar" .
+  for CONTAINER_STORAGE in overlay vfs; do
+    if Podman import "$CONTAINER_HOME/rootfs.tar" $CONTAINER_IMAGE >>"$log" 2>&1 &&
+      Podman run --rm --read-only --cap-drop all $CONTAINER_IMAGE /bin/sh -c 'exit 0' >>"$log" 2>&1; then
+      CONTAINER_ENGINE=podman
+      echo "podman $CONTAINER_STORAGE" >"$CONTAINER_HOME/engine"
+      return 0
+    fi
+    rm -rf "$CONTAINER_HOME/store" "$CONTAINER_HOME/run" "$CONTAINER_HOME/tmp"
+  done
+  if bwrap --ro-bind "$CONTAINER_HOME/rootfs" / --proc /proc --dev /dev --unshare-all /bin/sh -c 'exit 0' >>"$log" 2>&1; then
+    CONTAINER_ENGINE=bwrap
+    echo "bwrap none" >"$CONTAINER_HOME/engine"
+    echo "   podman does not run here; using bubblewrap"
+    return 0
+  fi
+  tail -n 10 "$log" >&2
+  echo "neither podman with runc nor bubblewrap can run a container here; the lines above say why" >&2
+  return 1
+}
+
+# User 1000, no capability, read-only root, no network.
+StartContainer() {
+  local name=$1 volume binds=()
+  shift
+  PrepareContainers || return 1
+  if [ $CONTAINER_ENGINE = podman ]; then
+    Podman run -d --name "$name" --user 1000:1000 --read-only --cap-drop all --security-opt no-new-privileges "$@" \
+      $CONTAINER_IMAGE /bin/sleep 2147483 >>"$CONTAINER_HOME/podman.log" 2>&1
+    return
+  fi
+  while [ $# -gt 0 ]; do
+    [ "$1" = -v ] || { echo "the fallback knows only -v, not $1" >&2; return 1; }
+    volume=${2%:ro}
+    binds+=(--ro-bind "${volume%:*}" "${volume##*:}")
+    shift 2
+  done
+  setsid bwrap --ro-bind "$CONTAINER_HOME/rootfs" / "${binds[@]}" --proc /proc --dev /dev --tmpfs /tmp --unshare-all \
+    --uid 1000 --gid 1000 --info-fd 9 /bin/sleep 2147483 9>"$CONTAINER_HOME/bwrap.$name" \
+    >>"$CONTAINER_HOME/podman.log" 2>&1 &
+  while [ ! -s "$CONTAINER_HOME/bwrap.$name" ] && kill -0 $! 2>/dev/null; do sleep 0.02; done
+}
+
+BwrapPid() { sed -n 's/.*"child-pid": *\([0-9]*\).*/\1/p' "$CONTAINER_HOME/bwrap.$1"; }
+
+InContainer() {
+  local name=$1
+  shift
+  if [ $CONTAINER_ENGINE = podman ]; then
+    Podman exec -i "$name" "$@"
+  else
+    nsenter -t "$(BwrapPid "$name")" -m -p -i -u -n -r -w -S 1000 -G 1000 "$@"
+  fi
+}
+
+RemoveContainer() {
+  [ -n "$CONTAINER_ENGINE" ] || return 0
+  if [ "$CONTAINER_ENGINE" = bwrap ]; then
+    kill -KILL "$(BwrapPid "$1")" 2>/dev/null || true
+  else
+    Podman rm -f -t 0 "$1" >>"$CONTAINER_HOME/podman.log" 2>&1 || true
+  fi
+}
