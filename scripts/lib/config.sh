@@ -35,7 +35,8 @@ certificate = "$2/pki/$4.crt"
 key = "$2/pki/$4.key"
 
 [mount]
-point = "$2/mnt"
-runtime_directory = "$2/fs-run"
+target = "$2/mnt"
+private_dir = "$2/private"
+default_group = "www-data"
 TOML
 }

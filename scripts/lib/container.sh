@@ -24,8 +24,8 @@ MakeRootTree() {
   for applet in sh cat ls id sleep stat mount sha256sum wc dd touch head tail kill sed; do
     ln -sf busybox "$root/bin/$applet"
   done
-  printf 'root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
-  printf 'root:x:0:\napp:x:1000:\n' >"$root/etc/group"
+  printf 'root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n' >"$root/etc/passwd"
+  printf 'root:x:0:\nwww-data:x:33:\n' >"$root/etc/group"
   chmod 755 "$root" "$root"/* "$root"/bin/busybox
   # crun fails on hybrid control groups, and without CAP_SYS_RESOURCE podman must not raise limits.
   cat >"$CONTAINER_HOME/containers.conf" <<'CONF'
@@ -70,13 +70,13 @@ PrepareContainers() {
   return 1
 }
 
-# User 1000, no capability, read-only root, no network.
+# User and group www-data (33), no capability, read-only root, no network.
 StartContainer() {
   local name=$1 volume binds=()
   shift
   PrepareContainers || return 1
   if [ $CONTAINER_ENGINE = podman ]; then
-    Podman run -d --name "$name" --user 1000:1000 --read-only --cap-drop all --security-opt no-new-privileges "$@" \
+    Podman run -d --name "$name" --user 33:33 --read-only --cap-drop all --security-opt no-new-privileges "$@" \
       $CONTAINER_IMAGE /bin/sleep 2147483 >>"$CONTAINER_HOME/podman.log" 2>&1
     return
   fi
@@ -87,7 +87,7 @@ StartContainer() {
     shift 2
   done
   setsid bwrap --ro-bind "$CONTAINER_HOME/rootfs" / "${binds[@]}" --proc /proc --dev /dev --tmpfs /tmp --unshare-all \
-    --uid 1000 --gid 1000 --info-fd 9 /bin/sleep 2147483 9>"$CONTAINER_HOME/bwrap.$name" \
+    --uid 33 --gid 33 --info-fd 9 /bin/sleep 2147483 9>"$CONTAINER_HOME/bwrap.$name" \
     >>"$CONTAINER_HOME/podman.log" 2>&1 &
   while [ ! -s "$CONTAINER_HOME/bwrap.$name" ] && kill -0 $! 2>/dev/null; do sleep 0.02; done
 }
@@ -100,7 +100,7 @@ InContainer() {
   if [ $CONTAINER_ENGINE = podman ]; then
     Podman exec -i "$name" "$@"
   else
-    nsenter -t "$(BwrapPid "$name")" -m -p -i -u -n -r -w -S 1000 -G 1000 "$@"
+    nsenter -t "$(BwrapPid "$name")" -m -p -i -u -n -r -w -S 33 -G 33 "$@"
   fi
 }
 

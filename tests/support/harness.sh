@@ -164,7 +164,7 @@ WriteMountConfig() {  # WriteMountConfig CLIENT [EXTRA TOML...]
 }
 
 StartMount() {  # StartMount CLIENT
-  mkdir -p "$T/mnt" "$T/fs-run"
+  mkdir -p "$T/mnt"
   [ -e "$T/latchkey-fs.toml" ] || WriteMountConfig "$1"
   "$BIN/latchkey-fs" mount --config "$T/latchkey-fs.toml" >>"$T/mount.log" 2>&1 &
   FS_PID=$!
@@ -179,7 +179,7 @@ StopMount() {
   FS_PID=
 }
 # The worker is the keeper's child that serves requests; `status` names it.
-WorkerPid() { "$BIN/latchkey-fs" status --config "$T/latchkey-fs.toml" --json | sed -n 's/.*"worker_pid": *\([0-9]*\).*/\1/p'; }
+WorkerPid() { "$BIN/latchkey-fs" status --config "$T/latchkey-fs.toml" | sed -n 's/.*"worker_pid": *\([0-9]*\).*/\1/p'; }
 
 # ---- Container ---------------------------------------------------------------------------------------------------------
 
