@@ -250,15 +250,16 @@ Hash Mac(const MacKey& key, const Canonical& message) {
   return Blake2b(key.bytes(), kHashBytes).Add(message.bytes()).Finish<kHashBytes>();
 }
 
+Hash Mac(const AuditKey& key, const Canonical& message) {
+  return Blake2b(key.bytes(), kHashBytes).Add(message.bytes()).Finish<kHashBytes>();
+}
+
 Hash Mac(const SessionKey& key, const Canonical& message) {
   return Blake2b(key.bytes(), kHashBytes).Add(message.bytes()).Finish<kHashBytes>();
 }
 
-ByteArray<8> TypingCheck(Bytes bytes) {
-  const auto whole = Blake2b({}, kHashBytes)
-                         .Add(Canonical("lk/v1/typing").bytes())
-                         .Add(bytes)
-                         .Finish<kHashBytes>();
+ByteArray<8> TypingCheck(const Canonical& head, Bytes secret) {
+  const Hash whole = Blake2b({}, kHashBytes).Add(head.bytes()).Add(secret).Finish<kHashBytes>();
   ByteArray<8> check;
   std::copy_n(whole.begin(), check.size(), check.begin());
   return check;
@@ -279,6 +280,30 @@ Hash ChainHash(const AuditKey& key, const Hash& previous, std::string_view chain
   Canonical head("lk/v1/chain");
   head.Raw(previous).Text(chain_id).U64(seq).RawHead(event.size());
   return Blake2b(key.bytes(), kHashBytes).Add(head.bytes()).Add(event).Finish<kHashBytes>();
+}
+
+Result<SecretBuffer> ToBase64Url(Bytes bytes) {
+  StartSodium();
+  const std::size_t with_nul =
+      sodium_base64_encoded_len(bytes.size(), sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  ASSIGN_OR_RETURN(SecretBuffer text, SecretBuffer::OfSize(with_nul));
+  sodium_bin2base64(reinterpret_cast<char*>(text.mutable_bytes().data()), with_nul, bytes.data(),
+                    bytes.size(), sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  text.Shrink(with_nul - 1);
+  return text;
+}
+
+Result<SecretBuffer> FromBase64Url(Bytes text) {
+  StartSodium();
+  ASSIGN_OR_RETURN(SecretBuffer bytes, SecretBuffer::OfSize(text.size() / 4 * 3 + 3));
+  std::size_t size = 0;
+  if (sodium_base642bin(bytes.mutable_bytes().data(), bytes.size(),
+                        reinterpret_cast<const char*>(text.data()), text.size(), nullptr, &size,
+                        nullptr, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0) {
+    return Error{Errc::kInvalidArgument, "not base64url without padding"};
+  }
+  bytes.Shrink(size);
+  return bytes;
 }
 
 }  // namespace latchkey::crypto

@@ -91,12 +91,13 @@ Result<std::uint32_t> WrappedKekId(Bytes wrapped);
 // over `lk/v1/kcv`, store_id, kek_id.
 ByteArray<16> KeyCheckValue(const Kek& kek, const StoreId& store_id, std::uint32_t kek_id);
 
-// Keyed BLAKE2b-256 of a canonical encoding.
+// Keyed BLAKE2b-256 of a canonical encoding. One purpose per label keeps the uses of one key apart.
 Hash Mac(const MacKey& key, const Canonical& message);
+Hash Mac(const AuditKey& key, const Canonical& message);
 Hash Mac(const SessionKey& key, const Canonical& message);
-// Unkeyed BLAKE2b-256, cut to 8 bytes: the check of a KEK file against typing mistakes. It protects
-// nothing else.
-ByteArray<8> TypingCheck(Bytes bytes);
+// The check of a key file against typing mistakes: the first 8 bytes of BLAKE2b-256(head | secret),
+// where `head` ends with the RawHead of `secret`. Unkeyed: it shows damage, not forgery.
+ByteArray<8> TypingCheck(const Canonical& head, Bytes secret);
 bool EqualsConstantTime(Bytes a, Bytes b);  // lengths are not secret
 
 // Checksum of content (rule C6): BLAKE2b-256 keyed with K_sum over `lk/v1/sum`, secret_id, content.
@@ -105,5 +106,11 @@ Hash ContentChecksum(const SumKey& key, std::int64_t secret_id, Bytes content);
 // h_n = BLAKE2b-256(K_audit; `lk/v1/chain`, h_(n-1), chain_id, seq, event) (rule A3).
 Hash ChainHash(const AuditKey& key, const Hash& previous, std::string_view chain_id,
                std::uint64_t seq, Bytes event);
+
+// base64url without padding of a key, from arena to arena and without a table or branch on its
+// bytes (rule C7). FromBase64Url: kInvalidArgument for any other character, a wrong length, or bits
+// behind the last byte.
+Result<SecretBuffer> ToBase64Url(Bytes bytes);
+Result<SecretBuffer> FromBase64Url(Bytes text);
 
 }  // namespace latchkey::crypto

@@ -78,6 +78,8 @@ inline constexpr std::size_t kCheckpointPages = 1000;     // pages of write-ahea
 // Caches and memory.
 inline constexpr std::size_t kSealedCacheBytes = 16 * 1024 * 1024;
 inline constexpr std::size_t kArenaBytes = 16 * 1024 * 1024;  // locked memory of the server for keys and replies
+inline constexpr std::size_t kDekCacheEntries = 4096;           // unwrapped DEKs kept in locked memory
+inline constexpr std::size_t kMaxKekFileBytes = 128;             // the longest valid one has 79
 
 // Audit (rules A1-A3).
 inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;

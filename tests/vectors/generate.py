@@ -139,8 +139,7 @@ def chain_hash(key, previous, chain_id, seq, event):
 
 
 def kek_file(kek, kek_id):
-    typing = hashlib.blake2b(canonical("lk/v1/typing") + canonical("lk/v1/kek-file", kek_id, kek),
-                             digest_size=32).digest()[:8]
+    typing = hashlib.blake2b(canonical("lk/v1/kek-file", kek_id, kek), digest_size=32).digest()[:8]
     text = base64.urlsafe_b64encode(kek).decode().rstrip("=")
     return f"lkkek1.{kek_id}.{text}.{typing.hex()}"
 
@@ -166,7 +165,7 @@ class Vectors:
         self.lines = [f"# source: docs/formats.md, {about}",
                       "# generator: tests/vectors/generate.py (its own implementation; `generate.py --check` compares)"]
 
-    def add(self, name, **fields):
+    def add(self, name, /, **fields):
         self.lines += ["", f"[{name}]"]
         for key, value in fields.items():
             if value is None:
@@ -294,10 +293,56 @@ def store_vectors():
     return [files, ring, versions], store, keys
 
 
+# Columns of each table in the order of the MAC, with the kind of value. None in a value is SQL NULL.
+TABLES = {
+    "clients": [("id", int), ("name", str), ("spiffe_id", str), ("enabled", bool), ("automation", bool),
+                ("content", bool), ("owner", int), ("description", str), ("created_at", int), ("created_by", str),
+                ("updated_at", int), ("updated_by", str)],
+    "groups": [("id", int), ("name", str), ("owner", int), ("description", str), ("created_at", int),
+               ("created_by", str), ("updated_at", int), ("updated_by", str), ("metadata", str)],
+    "memberships": [("client_id", int), ("group_id", int), ("created_at", int)],
+    "grants": [("group_id", int), ("secret_id", int), ("created_at", int)],
+    "secrets": [("id", int), ("name", str), ("owner", int), ("current", int), ("expiry", int), ("type", str),
+                ("state", int), ("newest_number", int), ("sequence", int), ("description", str), ("created_at", int),
+                ("created_by", str), ("updated_at", int), ("updated_by", str)],
+    "versions": [("id", int), ("secret_id", int), ("number", int), ("created_at", int), ("created_by", str),
+                 ("metadata", str), ("expiry", int), ("checksum", bytes), ("size", int)],
+}
+NULLABLE = {"spiffe_id", "type", "owner"}
+
+
+def row_vectors(store, mac_key):
+    out = Vectors("rows.txt", '"Row MACs"; columns in the order of the encoding')
+    for table, columns in TABLES.items():
+        for i in range(2):
+            values = {}
+            for column, kind in columns:
+                seed = f"row/{table}/{column}/{i}"
+                if i == 1 and column in NULLABLE:
+                    values[column] = None
+                elif column == "state":
+                    values[column] = 1 + i
+                elif kind is int:
+                    values[column] = number(seed, 63) - ((1 << 63) if column == "id" and i == 1 else 0)
+                elif kind is bool:
+                    values[column] = stream(seed, 1)[0] & 1
+                elif kind is bytes:
+                    values[column] = stream(seed, 32)
+                else:
+                    values[column] = f"{column} of {table} {i}: \u00e4|b" if i == 0 else ""
+            out.add(f"{table}_{i}", store_id=store, key=mac_key, table=table, **values,
+                    mac=blake2b(mac_key, canonical(f"lk/v1/row/{table}", store, *values.values())))
+    value = stream("setting", 40)
+    out.add("settings_0", store_id=store, key=mac_key, table="settings", name="feed.start", value=value,
+            stored=value + blake2b(mac_key, canonical("lk/v1/row/settings", store, "feed.start", value)))
+    return out
+
+
 def main():
     check_primitives()
     files, store, keys = store_vectors()
     files = [canonical_vectors(), envelope_vectors(), wrap_vectors()] + hash_vectors() + files
+    files.append(row_vectors(store, keys["mac"]))
     wrong = [f for f in files if not f.path.exists() or f.path.read_text() != f.text()]
     if sys.argv[1:] == ["--check"]:
         for f in wrong:

@@ -324,5 +324,33 @@ TEST_CASE("State of the ACL seals under its own key", "[crypto]") {
   CHECK(OpensNot(Open(StateKey::FromBytes(ByteVector(32, 8)).value(), sealed.value(), TestAad())));
 }
 
+TEST_CASE("base64url gives keys back and accepts nothing but its own text", "[crypto]") {
+  for (std::size_t size = 0; size < 50; ++size) {
+    const auto text = ToBase64Url(Pattern(size));
+    REQUIRE(text.has_value());
+    const auto back = FromBase64Url(text.value().bytes());
+    REQUIRE(back.has_value());
+    CHECK(EqualsConstantTime(back.value().bytes(), Pattern(size)));
+  }
+  CHECK(AsText(ToBase64Url(ByteVector{0xfb, 0xff, 0xfe, 0}).value().bytes()) == "-__-AA");
+  for (const char* bad : {"A", "AA=", "AA==", "AB", "A+", "A/", "AA ", " AA", "AA\n", "A.AA", "\xc3\xa4"}) {
+    CAPTURE(bad);
+    const auto refused = FromBase64Url(AsBytes(bad));
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().code == Errc::kInvalidArgument);
+  }
+}
+
+TEST_CASE("The typing check sees every changed character of a key", "[crypto]") {
+  Canonical head("lk/v1/example");
+  head.RawHead(3);
+  const auto check = TypingCheck(head, AsBytes("abc"));
+  CHECK(check == TypingCheck(head, AsBytes("abc")));
+  CHECK(check != TypingCheck(head, AsBytes("abd")));
+  Canonical other("lk/v1/example2");
+  other.RawHead(3);
+  CHECK(check != TypingCheck(other, AsBytes("abc")));
+}
+
 }  // namespace
 }  // namespace latchkey::crypto
