@@ -2,19 +2,23 @@
 // fixed rate, kept-alive connections or a full handshake for each request, every answer checked,
 // every error counted, server CPU measured.
 //
-//   load_gen --connect 127.0.0.1:4444 --ca ca.crt --certs DIR --connections 64 --seconds 10 --get
-//   /secret/one load_gen ... --ca-key ca.key --generate 1000 --prefix bench --handshake
-//   certificates made on the spot load_gen ... --rate 5000                fixed rate: a request's
-//   latency counts from when it was due, not from when it
-//                                           could be sent, so a stall of the server is seen in full
-//   load_gen ... --post PATH BODY | --put PATH BODY | --delete PATH   requests take turns; {c} in
-//   path or body becomes the
-//                                           number of the connection, {n} of the request, {name}
-//                                           the certificate's name
-//   load_gen ... --pid N                    CPU of process N and its children (several allowed)
+//   load_gen --connect 127.0.0.1:4444 --ca ca.crt --certs DIR --connections 64 --get /secret/one
 //
-// Prints one JSON object. Exit status 1 when any request failed or was answered with another status
-// than expected.
+//   --certs DIR             every NAME.crt with its NAME.key; or made on the spot:
+//   --ca-key FILE --generate N --prefix P       N client certificates P0, P1, ...
+//   --handshake             a new connection with a full handshake for each request
+//   --rate N                fixed rate: a request's latency counts from when it was due, not from
+//                           when it could be sent, so a stall of the server is seen in full
+//   --get PATH | --delete PATH | --post PATH BODY | --put PATH BODY      several take turns
+//   --requests N --first K  stop after N requests; their numbers begin at K
+//   --seconds S --warmup S --threads N --expect-status N --expect-bytes N
+//   --pid N                 measure the CPU of process N and its children (several allowed)
+//
+// In PATH and BODY {c} becomes the number of the connection, {n} that of the request, {n+K%M} the
+// same plus K modulo M, {name} the name of the certificate.
+//
+// Prints one JSON object. Exit status 1 when a request failed or was answered otherwise than
+// expected.
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -42,7 +46,7 @@ struct RequestTemplate {
 
 struct Options {
   std::string connect, ca, ca_key, certs, prefix = "bench", cipher = "TLS_AES_128_GCM_SHA256";
-  std::size_t generate = 0, connections = 1, threads = 1, requests = 0, expect_bytes = 0;
+  std::size_t generate = 0, connections = 1, threads = 1, requests = 0, first = 0, expect_bytes = 0;
   double seconds = 10, warmup_s = 1, rate = 0;
   bool handshake = false;
   int expect_status = 200;
@@ -66,11 +70,10 @@ Options ParseOptions(int argc, char** argv) {
   const std::map<std::string_view, std::string*> texts = {
       {"--connect", &o.connect}, {"--ca", &o.ca},         {"--ca-key", &o.ca_key},
       {"--certs", &o.certs},     {"--prefix", &o.prefix}, {"--cipher", &o.cipher}};
-  const std::map<std::string_view, std::size_t*> numbers = {{"--generate", &o.generate},
-                                                            {"--connections", &o.connections},
-                                                            {"--threads", &o.threads},
-                                                            {"--requests", &o.requests},
-                                                            {"--expect-bytes", &o.expect_bytes}};
+  const std::map<std::string_view, std::size_t*> numbers = {
+      {"--generate", &o.generate}, {"--connections", &o.connections},
+      {"--threads", &o.threads},   {"--requests", &o.requests},
+      {"--first", &o.first},       {"--expect-bytes", &o.expect_bytes}};
   const std::map<std::string_view, double*> reals = {
       {"--seconds", &o.seconds}, {"--warmup", &o.warmup_s}, {"--rate", &o.rate}};
   for (int i = 1; i < argc; ++i) {
@@ -111,6 +114,19 @@ void Replace(std::string* text, std::string_view mark, const std::string& value)
   for (std::size_t at = text->find(mark); at != std::string::npos;
        at = text->find(mark, at + value.size())) {
     text->replace(at, mark.size(), value);
+  }
+}
+
+// {n+K%M} becomes (number + K) modulo M: many objects that refer to a smaller set of others.
+void ReplaceModulo(std::string* text, std::uint64_t number) {
+  for (std::size_t at = text->find("{n+"); at != std::string::npos; at = text->find("{n+", at)) {
+    char* rest = nullptr;
+    const std::uint64_t offset = std::strtoull(text->c_str() + at + 3, &rest, 10);
+    if (*rest != '%') Die("{n+K%M} is malformed");
+    const std::uint64_t modulus = std::strtoull(rest + 1, &rest, 10);
+    if (*rest != '}' || modulus == 0) Die("{n+K%M} is malformed");
+    const auto end = static_cast<std::size_t>(rest - text->c_str()) + 1;
+    text->replace(at, end - at, std::to_string((number + offset) % modulus));
   }
 }
 
@@ -257,11 +273,12 @@ class Worker {
     // On a kept connection the handshake is not part of the request's latency.
     if (!options_.handshake && options_.rate <= 0) slot.started_ns = NowNs();
     slot.wants = false;
-    const std::uint64_t number = run_.next_request.fetch_add(1);
+    const std::uint64_t number = options_.first + run_.next_request.fetch_add(1);
     const RequestTemplate& chosen = options_.mix[number % options_.mix.size()];
     std::string path = chosen.path;
     std::string body = chosen.body;
     for (std::string* text : {&path, &body}) {
+      ReplaceModulo(text, number);
       Replace(text, "{c}", std::to_string(first_ + index));
       Replace(text, "{n}", std::to_string(number));
       Replace(text, "{name}", slot.connection->identity().name);
