@@ -22,7 +22,11 @@
 #endif
 #endif
 #ifdef LATCHKEY_ASAN
-#include <sanitizer/asan_interface.h>
+extern "C" void __asan_poison_memory_region(const volatile void*,
+                                            std::size_t);  // NOLINT: the compiler's names
+extern "C" void __asan_unpoison_memory_region(const volatile void*, std::size_t);  // NOLINT
+#define ASAN_POISON_MEMORY_REGION(address, size) __asan_poison_memory_region(address, size)
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) __asan_unpoison_memory_region(address, size)
 #else
 #define ASAN_POISON_MEMORY_REGION(address, size) \
   (static_cast<void>(address), static_cast<void>(size))

@@ -120,7 +120,7 @@ void Describe(const store::SecretRow& row, Sink& sink) {
   sink.I64("id", row.id.value);
   sink.Text("name", row.name);
   sink.OptionalGroup("owner", row.owner);
-  sink.I64("current", row.current.value);
+  sink.I64("current_version", row.current.value);
   sink.I64("expiry", row.expiry);
   sink.OptionalText("type", row.type);
   sink.U64("state", static_cast<std::uint64_t>(row.state));

@@ -302,7 +302,7 @@ TABLES = {
                ("created_by", str), ("updated_at", int), ("updated_by", str), ("metadata", str)],
     "memberships": [("client_id", int), ("group_id", int), ("created_at", int)],
     "grants": [("group_id", int), ("secret_id", int), ("created_at", int)],
-    "secrets": [("id", int), ("name", str), ("owner", int), ("current", int), ("expiry", int), ("type", str),
+    "secrets": [("id", int), ("name", str), ("owner", int), ("current_version", int), ("expiry", int), ("type", str),
                 ("state", int), ("newest_number", int), ("sequence", int), ("description", str), ("created_at", int),
                 ("created_by", str), ("updated_at", int), ("updated_by", str)],
     "versions": [("id", int), ("secret_id", int), ("number", int), ("created_at", int), ("created_by", str),

@@ -74,7 +74,7 @@ store::SecretRow SecretOf(const VectorRecord& record) {
   row.id = {record.Signed("id")};
   row.name = record.Text("name");
   row.owner = OptionalGroup(record, "owner");
-  row.current = {record.Signed("current")};
+  row.current = {record.Signed("current_version")};
   row.expiry = record.Signed("expiry");
   row.type = OptionalText(record, "type");
   row.state = static_cast<store::SecretState>(record.Signed("state"));
