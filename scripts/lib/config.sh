@@ -1,10 +1,12 @@
 # Writes the configurations of a scratch server and mount; sourced by the quick start, the benchmark and the tests.
 
-# WriteServerConfigTo FILE DIRECTORY PORT: certificates in DIRECTORY/pki, state in DIRECTORY/state, port in DIRECTORY/port.
+# WriteServerConfigTo FILE DIRECTORY PORT: certificates are in DIRECTORY/pki; everything else
+# goes to DIRECTORY too: state, kek, audit, anchor, port, metrics-port.
 WriteServerConfigTo() {
   cat >"$1" <<TOML
 [listen]
-address = "127.0.0.1:$3"
+address = "127.0.0.1"
+port = $3
 port_file = "$2/port"
 
 [tls]
@@ -13,13 +15,21 @@ key = "$2/pki/server.key"
 client_ca = "$2/pki/ca.crt"
 
 [store]
-directory = "$2/state"
+path = "$2/state/latchkey.db"
 
-[kek]
-file = "$2/kek"
+[keys]
+kek_file = "$2/kek"
 
-[observe]
-address = "127.0.0.1:0"
+[audit]
+dir = "$2/audit"
+
+[anchor]
+path = "$2/anchor"
+
+[metrics]
+address = "127.0.0.1"
+port = 0
+port_file = "$2/metrics-port"
 TOML
 }
 

@@ -3,7 +3,8 @@
 #   source "$(dirname "$0")/../support/harness.sh"
 #   Begin                       a scratch directory $T, the programs in $BIN, everything ended and unmounted at the end
 #   MakeCerts app other         $T/pki with ca, server, admin and the named clients
-#   InitServer; StartServer     latchkeyd on a free port with its state in $T/state; $SERVER_PID, $SERVER_PORT
+#   InitServer; StartServer     latchkeyd on a free port with its database in $T/state; $SERVER_PID,
+#                               $SERVER_PORT; $T/kek, $T/audit, $T/anchor
 #   Cli secret create ...       latchkey as the automation client "admin"; CliAs NAME ... as another certificate
 #   StartMount app              latchkey-fs for the client "app" at $T/mnt; $FS_PID is the keeper
 #   EnterContainer app -v ...   a real container from a busybox tree; InContainer app COMMAND...
