@@ -50,6 +50,9 @@ class Reader {
   Reader& operator=(Reader&&) = delete;
   ~Reader();
 
+  // Pins the newest commit; Store::Read() has done it.
+  Status Begin();
+
   Result<StoreInfo> Info();
   Result<Counts> Count();
 

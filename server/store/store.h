@@ -101,10 +101,6 @@ class Savepoint {
   friend class Writer;
   Savepoint(Connection* connection, Generation generation, bool bookkeeping,
             std::vector<ChangeRow>* changes);
-  // Remembers the first failure of the storage itself, so that a job that swallows it is rolled
-  // back all the same.
-  Status Note(Status status);
-
   Connection* connection_;
   Reader reader_;
   Generation generation_;
@@ -113,7 +109,6 @@ class Savepoint {
       changes_;  // of the batch; the writer cuts it back when the job is rolled back
   std::vector<std::pair<SecretId, VersionNumber>>
       moved_;  // current version before this job moved it
-  Status failure_;
 };
 
 // One unit of writing. `run` is called once, on the writer thread, inside a SAVEPOINT; `done` once,

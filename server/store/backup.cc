@@ -1,0 +1,105 @@
+#include "server/store/backup.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <string>
+#include <system_error>
+
+#include "common/base/unique_fd.h"
+
+namespace latchkey::store {
+namespace {
+
+using BackupHandle = CHandle<sqlite3_backup, sqlite3_backup_finish>;
+
+Error SystemError(const std::filesystem::path& path, const char* what) {
+  return Error{Errc::kUnavailable, "backup: \"" + path.string() + "\" " + what + ": " +
+                                       std::generic_category().message(errno)};
+}
+
+// Ends the read transaction whatever happens.
+class ReadTransaction {
+ public:
+  explicit ReadTransaction(Connection& connection) : connection_(connection) {}
+  ~ReadTransaction() {
+    if (connection_.in_transaction()) (void)connection_.Prepare("COMMIT").Run();
+  }
+  ReadTransaction(const ReadTransaction&) = delete;
+  ReadTransaction& operator=(const ReadTransaction&) = delete;
+
+ private:
+  Connection& connection_;
+};
+
+// All pages in one step: within one read transaction of the source the copy is one state.
+Status CopyPages(Connection& source, const std::string& file) {
+  sqlite3* raw = nullptr;
+  const int opened =
+      sqlite3_open_v2(file.c_str(), &raw,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nullptr);
+  const Sqlite3Handle target(raw);
+  if (opened != SQLITE_OK) return Error{Errc::kUnavailable, "backup: target cannot be opened"};
+  // The temporary file counts only once it is complete and synced, so SQLite need not journal or
+  // sync it.
+  if (sqlite3_exec(raw, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF", nullptr, nullptr,
+                   nullptr) != SQLITE_OK) {
+    return Error{Errc::kUnavailable, "backup: target cannot be prepared"};
+  }
+  BackupHandle backup(sqlite3_backup_init(raw, "main", source.raw(), "main"));
+  if (backup == nullptr) {
+    return Error{Errc::kUnavailable, std::string("backup: ") + sqlite3_errmsg(raw)};
+  }
+  const int code = sqlite3_backup_step(backup.get(), -1);
+  if (code == SQLITE_DONE) return {};
+  if ((code & 0xff) == SQLITE_FULL) return Error{Errc::kUnavailable, "backup: disk full"};
+  if ((code & 0xff) == SQLITE_CORRUPT) return source.Fail(code, "backup");
+  return Error{Errc::kUnavailable, std::string("backup: ") + sqlite3_errstr(code)};
+}
+
+Status SyncAndRename(const UniqueFd& file, const std::string& from,
+                     const std::filesystem::path& target) {
+  if (::fsync(file.get()) != 0) return SystemError(from, "cannot be synced");
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) != 0) {
+    if (errno == EEXIST) {
+      return Error{Errc::kConflict, "backup: \"" + target.string() + "\" exists already"};
+    }
+    return SystemError(target, "cannot be named");
+  }
+  const std::filesystem::path folder =
+      target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
+  const UniqueFd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid() || ::fsync(directory.get()) != 0) {
+    return SystemError(folder, "cannot be synced");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Generation> CopyTo(Connection& source, const std::filesystem::path& target) {
+  if (::access(target.c_str(), F_OK) == 0) {
+    return Error{Errc::kConflict, "backup: \"" + target.string() + "\" exists already"};
+  }
+  std::string temporary = target.string() + ".XXXXXX";
+  // mkostemp makes it 0600.
+  const UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (!file.valid()) return SystemError(target, "cannot be made");
+  const auto copy = [&]() -> Result<Generation> {
+    RETURN_IF_ERROR(source.Execute("BEGIN"));
+    const ReadTransaction transaction(source);
+    ASSIGN_OR_RETURN(const std::int64_t generation,
+                     source.QueryInt("SELECT generation FROM store_info"));
+    RETURN_IF_ERROR(CopyPages(source, temporary));
+    RETURN_IF_ERROR(SyncAndRename(file, temporary, target));
+    return Generation{static_cast<std::uint64_t>(generation)};
+  };
+  Result<Generation> copied = copy();
+  if (!copied.has_value()) ::unlink(temporary.c_str());
+  return copied;
+}
+
+}  // namespace latchkey::store
