@@ -118,7 +118,8 @@ Result<std::unique_ptr<LockedArena>> LockedArena::Make(const ArenaOptions& optio
                                            " bytes of memory for secrets: " + std::strerror(errno)};
     }
     static_cast<void>(::madvise(base, size, MADV_DONTDUMP));
-    if (::mlock(base, size) != 0) {
+    // The system call itself: the sanitizers' own mlock does nothing and says that it worked.
+    if (::syscall(SYS_mlock, base, size) != 0) {
       const int error = errno;
       if (!options.allow_unlocked) {
         ::munmap(base, size);
@@ -130,6 +131,7 @@ Result<std::unique_ptr<LockedArena>> LockedArena::Make(const ArenaOptions& optio
   // A child would share secret memory with its parent, and would not inherit the lock of the other
   // kind: it gets neither.
   static_cast<void>(::madvise(base, size, MADV_DONTFORK));
+  ASAN_UNPOISON_MEMORY_REGION(base, size);  // marks of an earlier mapping at this address
   // Touch every page now, so that a shortage of memory shows at the start and not as SIGBUS in a
   // read.
   std::memset(base, 0, size);
@@ -152,6 +154,10 @@ LockedArena::~LockedArena() {
   ASAN_UNPOISON_MEMORY_REGION(base_, size_);
   sodium_memzero(base_, size_);
   ::munmap(base_, size_);
+}
+
+void LockedArena::ForgetMapping() const {
+  ASAN_UNPOISON_MEMORY_REGION(base_, size_);
 }
 
 LockedArena::Header* LockedArena::At(std::uint32_t unit) const {

@@ -35,6 +35,9 @@ class LockedArena {
   // hold; the new capacity.
   std::size_t ShrinkTo(std::uint8_t* block, std::size_t bytes);
 
+  // In a forked child, where the memory is no longer mapped: takes back what the address sanitizer was told of it.
+  void ForgetMapping() const;
+
   bool Contains(const void* address) const;
   ArenaBacking backing() const { return backing_; }
   std::size_t size() const { return size_; }

@@ -30,7 +30,10 @@ void AfterForkInParent() {
   g_make_mutex.unlock();
 }
 void AfterForkInChild() {
-  if (g_arena.exchange(nullptr) != nullptr) g_after_fork = true;
+  if (const LockedArena* inherited = g_arena.exchange(nullptr); inherited != nullptr) {
+    inherited->ForgetMapping();
+    g_after_fork = true;
+  }
   g_make_mutex.unlock();
 }
 
