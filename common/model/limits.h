@@ -48,6 +48,9 @@ inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
 inline constexpr std::size_t kMaxBatchReplies = 64;        // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
+inline constexpr std::size_t kReplySlabBytes = 256 * 1024;  // locked memory of one worker for the replies of a batch
+inline constexpr std::size_t kMaxBatchBytes = 1024 * 1024;  // replies held back beyond this are committed at once
+inline constexpr std::chrono::milliseconds kLingerTimeout{1000};  // swallowing input after a refusal
 inline constexpr std::chrono::seconds kDrainTimeout{10};
 
 // TLS (rules T4, T6).

@@ -1,0 +1,105 @@
+// One TLS connection: its socket, its encrypted backlog and what is known of the request that is
+// coming in.
+//
+// Owned by the BIO of its SSL, so that it lives exactly as long as SSL and Pistache's Peer do. The
+// BIO never reports a full socket on writing: what does not fit waits here. So SSL_write never
+// blocks and Pistache's spinning retry is unreachable.
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/net/body_buffer.h"
+#include "server/net/framer.h"
+#include "server/net/shared.h"
+
+namespace latchkey::net {
+
+// Milliseconds of the monotonic clock; the coarse one is good enough for every deadline here.
+std::int64_t NowMs();
+
+// A request whose head is complete and whose body is not.
+struct IncomingBody {
+  IncomingBody(std::string_view text, Shared* shared, const FramerLimits& limits);
+  std::string head_text;  // `head` borrows from it
+  RequestHead head;
+  BodyDecoder decoder;
+  BodyBuffer content;
+};
+
+struct Connection {
+  Connection(int socket, std::shared_ptr<Shared> everything,
+             std::shared_ptr<const tls::TlsContext> accepted_under);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Makes the SSL with this connection inside; both are freed by SSL_free. Null when OpenSSL
+  // cannot.
+  static SSL* NewSsl(int socket, const std::shared_ptr<Shared>& shared,
+                     const std::shared_ptr<const tls::TlsContext>& trust);
+  static Connection* Of(const SSL* ssl) { return static_cast<Connection*>(SSL_get_app_data(ssl)); }
+
+  std::size_t backlog_bytes() const { return out.size() - out_offset; }
+  // Sends as much of the backlog as the socket takes.
+  void Pump();
+  bool idle() const {
+    return phase == Phase::kIdle && !waiting && queued_replies == 0 && backlog_bytes() == 0;
+  }
+
+  enum class Phase { kIdle, kHead, kBody };
+
+  const int fd;
+  SSL* ssl = nullptr;  // borrowed: it owns us
+  const std::shared_ptr<Shared> shared;
+  std::shared_ptr<const tls::TlsContext> trust;  // the epoch under which the chain was judged last
+  std::shared_ptr<const tls::PeerCertificate> certificate;
+  std::shared_ptr<ConnectionControl> control = std::make_shared<ConnectionControl>();
+  std::string identity;  // key in the table of identities; empty before the handshake is done
+  std::string peer_address;
+
+  // Encrypted bytes.
+  std::string out;
+  std::size_t out_offset = 0;
+  std::unique_ptr<char[]> early;  // read before OpenSSL asked for them, during the handshake only
+  std::size_t early_offset = 0;
+  std::size_t early_size = 0;
+  bool corked = false;   // collect writes, Pump() follows
+  bool drained = false;  // the last recv() emptied the socket
+  bool in_worker = false;
+  bool armed_for_write = false;
+  bool dead = false;  // the socket is of no use any more
+  bool eof = false;   // the peer will send nothing more
+
+  // Requests.
+  std::string in;           // plaintext not yet framed
+  std::size_t scanned = 0;  // of `in`, by ParseHead
+  std::optional<IncomingBody> body;
+  Phase phase = Phase::kIdle;
+  bool waiting = false;   // for a DeferredReply
+  bool readable = false;  // reading was left off before the socket was empty
+  bool resuming = false;  // is in the worker's list of connections to go on with
+  bool closing = false;   // no request is read any more; close when all is sent
+  bool linger = false;  // on closing, swallow what the peer still sends, so that it sees our answer
+  bool shut_down = false;  // close_notify is written
+  bool keep = true;        // of the request under way
+  bool http10 = false;
+  bool head_only = false;  // the request under way is a HEAD
+  std::uint32_t requests = 0;
+  std::uint64_t ticket = 0;        // of the request that waits
+  RequestId request_id;            // of the request that waits
+  std::size_t queued_replies = 0;  // in the batch, not yet committed
+  std::size_t queued_bytes = 0;
+
+  std::int64_t born_ms = 0;
+  std::int64_t phase_ms = 0;  // when the phase began
+  std::int64_t sent_ms = 0;   // when the backlog last moved
+  std::int64_t linger_until_ms = 0;
+};
+
+}  // namespace latchkey::net

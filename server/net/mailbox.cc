@@ -1,0 +1,76 @@
+#include "server/net/mailbox.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/secret/secret_buffer.h"
+
+namespace latchkey::net {
+
+Mailbox::Mailbox() : event_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  INVARIANT(event_.valid());
+}
+
+void Mailbox::Wake() {
+  const std::uint64_t one = 1;
+  // Fails only when the counter is full, and then the worker is awake already.
+  [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof one);
+}
+
+bool Mailbox::Post(std::shared_ptr<Pistache::Tcp::Peer> peer) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return false;
+    letters_.peers.push_back(std::move(peer));
+  }
+  Wake();
+  return true;
+}
+
+void Mailbox::Post(Delivery delivery) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) {
+      WipeMemory(delivery.response.body.data(), delivery.response.body.size());
+      return;
+    }
+    letters_.deliveries.push_back(std::move(delivery));
+  }
+  Wake();
+}
+
+void Mailbox::Post(std::shared_ptr<ConnectionControl> displaced) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    letters_.displaced.push_back(std::move(displaced));
+  }
+  Wake();
+}
+
+Letters Mailbox::Take() {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof count);
+  const std::lock_guard lock(mutex_);
+  return std::exchange(letters_, {});
+}
+
+void Mailbox::Close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+}
+
+MailedReply::~MailedReply() {
+  if (!completed_.load()) Complete({.status = 500, .headers = {}, .body = ErrorBody(500)});
+}
+
+void MailedReply::Complete(DeferredResponse response) {
+  if (completed_.exchange(true)) {
+    WipeMemory(response.body.data(), response.body.size());
+    return;
+  }
+  mailbox_->Post(Delivery{peer_, ticket_, std::move(response)});
+}
+
+}  // namespace latchkey::net
