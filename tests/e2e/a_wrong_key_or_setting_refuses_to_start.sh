@@ -16,6 +16,7 @@ Refused() {  # Refused WHAT CODE TEXT
   rm -f "$T/port"
   timeout 20 "$BIN/latchkeyd" serve --config "$T/latchkeyd.toml" >"$T/refusal" 2>&1 || status=$?
   Expect "$what: exit status ($(tail -n 1 "$T/refusal"))" $status "$code"
+  Expect "$what: lines of the refusal" "$(grep -c 'latchkeyd: error:' "$T/refusal")" 1
   grep -qi "$text" "$T/refusal" || Fail "$what: the message does not say \"$text\": $(cat "$T/refusal")"
   [ ! -e "$T/port" ] || Fail "$what: the server listened"
   after=$(cat "$T"/state/* | sha256sum)
@@ -43,15 +44,15 @@ head -c 20 "$T/kek.good" >"$T/kek"
 Refused "a cut KEK" 78 "kek"
 
 sed -i 's/^port_file/prot_file/' "$T/latchkeyd.toml"
-Refused "a typing error" 78 "port_file"
+Refused "a typing error" 2 "port_file"
 sed -i 's|/pki/server.crt|/pki/app.crt|; s|/pki/server.key|/pki/app.key|' "$T/latchkeyd.toml"
-Refused "a client's certificate for the server" 78 "app.crt"
+Refused "a client's certificate for the server" 2 "app.crt"
 sed -i 's|/pki/server.key|/pki/app.key|' "$T/latchkeyd.toml"
-Refused "a key that is not the certificate's" 78 "key"
+Refused "a key that is not the certificate's" 2 "key"
 sed -i 's|/pki/ca.crt|/pki/none.crt|' "$T/latchkeyd.toml"
-Refused "a missing client CA" 78 "none.crt"
+Refused "a missing client CA" 2 "none.crt"
 sed -i "s|$T/audit|/proc/nowhere|" "$T/latchkeyd.toml"
-Refused "a directory that cannot be written" 78 "/proc/nowhere"
+Refused "a directory that cannot be written" 1 "/proc/nowhere"
 
 # And the same store starts with everything in its place.
 StartServer

@@ -28,11 +28,12 @@ enum { kMaxWatches = 64, kMaxBytes = 9 * 1024 * 1024 };
 static const struct {
   uint32_t bit;
   const char* name;
-} kEvents[] = {{IN_ACCESS, "ACCESS"},           {IN_MODIFY, "MODIFY"},           {IN_ATTRIB, "ATTRIB"},
-               {IN_CLOSE_WRITE, "CLOSE_WRITE"}, {IN_MOVED_FROM, "MOVED_FROM"},   {IN_MOVED_TO, "MOVED_TO"},
-               {IN_CREATE, "CREATE"},           {IN_DELETE, "DELETE"},           {IN_DELETE_SELF, "DELETE_SELF"},
-               {IN_MOVE_SELF, "MOVE_SELF"},     {IN_UNMOUNT, "UNMOUNT"},         {IN_IGNORED, "IGNORED"},
-               {IN_Q_OVERFLOW, "Q_OVERFLOW"}};
+} kEvents[] = {
+    {IN_ACCESS, "ACCESS"},           {IN_MODIFY, "MODIFY"},         {IN_ATTRIB, "ATTRIB"},
+    {IN_CLOSE_WRITE, "CLOSE_WRITE"}, {IN_MOVED_FROM, "MOVED_FROM"}, {IN_MOVED_TO, "MOVED_TO"},
+    {IN_CREATE, "CREATE"},           {IN_DELETE, "DELETE"},         {IN_DELETE_SELF, "DELETE_SELF"},
+    {IN_MOVE_SELF, "MOVE_SELF"},     {IN_UNMOUNT, "UNMOUNT"},       {IN_IGNORED, "IGNORED"},
+    {IN_Q_OVERFLOW, "Q_OVERFLOW"}};
 
 static long long Now(clockid_t clock) {
   struct timespec t;
@@ -58,10 +59,11 @@ static long ReadFile(const char* path) {
   return total;
 }
 
-static void Print(const char* event, const char* path, long long realtime, long long monotonic, int reread,
-                  char digest[65]) {
+static void Print(const char* event, const char* path, long long realtime, long long monotonic,
+                  int reread, char digest[65]) {
   digest[0] = 0;
-  printf("{\"event\":\"%s\",\"path\":\"%s\",\"realtime_ns\":%lld,\"monotonic_ns\":%lld", event, path, realtime, monotonic);
+  printf("{\"event\":\"%s\",\"path\":\"%s\",\"realtime_ns\":%lld,\"monotonic_ns\":%lld", event,
+         path, realtime, monotonic);
   if (reread) {
     const long bytes = ReadFile(path);
     const long long done = Now(CLOCK_MONOTONIC);
@@ -107,8 +109,9 @@ int main(int argc, char** argv) {
       return 1;
     }
     directory[i] = S_ISDIR(st.st_mode);
-    watches[i] = inotify_add_watch(fd, paths[i], IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVE | IN_CREATE |
-                                                     IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF);
+    watches[i] = inotify_add_watch(fd, paths[i],
+                                   IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVE | IN_CREATE |
+                                       IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF);
     if (watches[i] < 0) {
       fprintf(stderr, "inotify_watch: %s: %s\n", paths[i], strerror(errno));
       return 1;

@@ -213,13 +213,15 @@ int main(int argc, char** argv) {
     if (pthread_create(&ids[i], NULL, Loop, NULL) != 0) return 1;
   }
   for (int i = 0; i < threads; ++i) pthread_join(ids[i], NULL);
-  printf("{\"reads\":%lld,\"errors\":%lld,\"first_error\":\"%s\",\"wrong\":%lld,\"first_wrong\":\"%s\",\"backwards\":%lld,"
-         "\"held_wrong\":%lld,\"lowest\":%lld,\"highest\":%lld,\"max_read_us\":%lld}\n",
-         atomic_load(&reads), atomic_load(&errors), first_error, atomic_load(&wrong), first_wrong,
-         atomic_load(&backwards), atomic_load(&held_wrong), atomic_load(&lowest), atomic_load(&highest),
-         atomic_load(&max_read_us));
-  return atomic_load(&reads) > 0 && atomic_load(&errors) + atomic_load(&wrong) + atomic_load(&backwards) +
-                                            atomic_load(&held_wrong) ==
+  printf(
+      "{\"reads\":%lld,\"errors\":%lld,\"first_error\":\"%s\",\"wrong\":%lld,\"first_wrong\":\"%"
+      "s\",\"backwards\":%lld,"
+      "\"held_wrong\":%lld,\"lowest\":%lld,\"highest\":%lld,\"max_read_us\":%lld}\n",
+      atomic_load(&reads), atomic_load(&errors), first_error, atomic_load(&wrong), first_wrong,
+      atomic_load(&backwards), atomic_load(&held_wrong), atomic_load(&lowest),
+      atomic_load(&highest), atomic_load(&max_read_us));
+  return atomic_load(&reads) > 0 && atomic_load(&errors) + atomic_load(&wrong) +
+                                            atomic_load(&backwards) + atomic_load(&held_wrong) ==
                                         0
              ? 0
              : 1;
