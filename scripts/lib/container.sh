@@ -9,6 +9,7 @@
 
 CONTAINER_ENGINE=
 CONTAINER_STORAGE=overlay
+CONTAINER_ENTRY=exec
 CONTAINER_PROGRAMS=()
 CONTAINER_IMAGE=localhost/latchkey-demo:1
 
@@ -25,6 +26,7 @@ MakeRootTree() {
     ln -sf busybox "$root/bin/$applet"
   done
   printf 'root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n' >"$root/etc/passwd"
+  echo container >"$root/etc/latchkey-demo"
   printf 'root:x:0:\nwww-data:x:33:\n' >"$root/etc/group"
   chmod 755 "$root" "$root"/* "$root"/bin/busybox
   # crun fails on hybrid control groups, and without CAP_SYS_RESOURCE podman must not raise limits.
@@ -43,7 +45,7 @@ PrepareContainers() {
   [ -z "$CONTAINER_ENGINE" ] || return 0
   # A later call of a script finds what an earlier one chose.
   if [ -s "$CONTAINER_HOME/engine" ]; then
-    read -r CONTAINER_ENGINE CONTAINER_STORAGE <"$CONTAINER_HOME/engine"
+    read -r CONTAINER_ENGINE CONTAINER_STORAGE CONTAINER_ENTRY <"$CONTAINER_HOME/engine"
     return 0
   fi
   local log=$CONTAINER_HOME/podman.log
@@ -54,20 +56,32 @@ PrepareContainers() {
     if Podman import "$CONTAINER_HOME/rootfs.tar" $CONTAINER_IMAGE >>"$log" 2>&1 &&
       Podman run --rm --read-only --cap-drop all $CONTAINER_IMAGE /bin/sh -c 'exit 0' >>"$log" 2>&1; then
       CONTAINER_ENGINE=podman
-      echo "podman $CONTAINER_STORAGE" >"$CONTAINER_HOME/engine"
+      ChooseEntry
+      echo "podman $CONTAINER_STORAGE $CONTAINER_ENTRY" >"$CONTAINER_HOME/engine"
       return 0
     fi
     rm -rf "$CONTAINER_HOME/store" "$CONTAINER_HOME/run" "$CONTAINER_HOME/tmp"
   done
   if bwrap --ro-bind "$CONTAINER_HOME/rootfs" / --proc /proc --dev /dev --unshare-all /bin/sh -c 'exit 0' >>"$log" 2>&1; then
     CONTAINER_ENGINE=bwrap
-    echo "bwrap none" >"$CONTAINER_HOME/engine"
+    CONTAINER_ENTRY=nsenter
+    echo "bwrap none nsenter" >"$CONTAINER_HOME/engine"
     echo "   podman does not run here; using bubblewrap"
     return 0
   fi
   tail -n 10 "$log" >&2
   echo "neither podman with runc nor bubblewrap can run a container here; the lines above say why" >&2
   return 1
+}
+
+# Below a chroot `podman exec` lands in the root of the mount namespace, which is not the container's (runc enters the
+# namespace, and its root is the machine's). There nsenter goes by the root of the container's own process instead.
+ChooseEntry() {
+  local log=$CONTAINER_HOME/podman.log
+  CONTAINER_ENTRY=nsenter
+  Podman run -d --name probe --read-only --cap-drop all $CONTAINER_IMAGE /bin/sleep 600 >>"$log" 2>&1 || return 0
+  if Podman exec probe cat /etc/latchkey-demo >>"$log" 2>&1; then CONTAINER_ENTRY=exec; fi
+  Podman rm -f -t 0 probe >>"$log" 2>&1 || true
 }
 
 # User and group www-data (33), no capability, read-only root, no network.
@@ -92,22 +106,29 @@ StartContainer() {
   while [ ! -s "$CONTAINER_HOME/bwrap.$name" ] && kill -0 $! 2>/dev/null; do sleep 0.02; done
 }
 
-BwrapPid() { sed -n 's/.*"child-pid": *\([0-9]*\).*/\1/p' "$CONTAINER_HOME/bwrap.$1"; }
+# The first process of a container, as this machine numbers it.
+ContainerPid() {
+  if [ $CONTAINER_ENGINE = podman ]; then
+    Podman inspect --format '{{.State.Pid}}' "$1"
+  else
+    sed -n 's/.*"child-pid": *\([0-9]*\).*/\1/p' "$CONTAINER_HOME/bwrap.$1"
+  fi
+}
 
 InContainer() {
   local name=$1
   shift
-  if [ $CONTAINER_ENGINE = podman ]; then
+  if [ $CONTAINER_ENTRY = exec ]; then
     Podman exec -i "$name" "$@"
   else
-    nsenter -t "$(BwrapPid "$name")" -m -p -i -u -n -r -w -S 33 -G 33 "$@"
+    PATH=/bin nsenter -t "$(ContainerPid "$name")" -m -p -i -u -n -r -w -S 33 -G 33 "$@"
   fi
 }
 
 RemoveContainer() {
   [ -n "$CONTAINER_ENGINE" ] || return 0
   if [ "$CONTAINER_ENGINE" = bwrap ]; then
-    kill -KILL "$(BwrapPid "$1")" 2>/dev/null || true
+    kill -KILL "$(ContainerPid "$1")" 2>/dev/null || true
   else
     Podman rm -f -t 0 "$1" >>"$CONTAINER_HOME/podman.log" 2>&1 || true
   fi
