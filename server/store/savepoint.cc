@@ -151,6 +151,7 @@ Status Savepoint::DeleteGrant(GroupId group, SecretId secret) {
 }
 
 Status Savepoint::InsertSecret(const SecretRow& row) {
+  moved_.emplace_back(row.id, VersionNumber{});
   return connection_
       ->Prepare(
           "INSERT INTO secrets (id, name, description, created_at, created_by, updated_at, "
@@ -314,7 +315,7 @@ Status Savepoint::AppendChange(const ChangeRow& row) {
     // The version before the job: a job may move the pointer twice, the first move counts.
     const auto moved = std::find_if(moved_.begin(), moved_.end(),
                                     [&row](const auto& move) { return move.first == row.secret; });
-    if (moved != moved_.end()) change.previous = moved->second;
+    change.previous = moved != moved_.end() ? moved->second : change.version;
   }
   RETURN_IF_ERROR(connection_
                       ->Prepare("INSERT INTO changes (generation, kind, secret_id, group_id, "

@@ -168,11 +168,12 @@ Status Store::Submit(Job job) {
   return parts_->writer->Submit(std::move(job));
 }
 
-Result<Generation> Store::RunJob(std::function<Status(Savepoint&)> run) {
+Result<Generation> Store::RunJob(std::function<Status(Savepoint&)> run, bool bookkeeping) {
   std::promise<Result<Generation>> promise;
   auto future = promise.get_future();
   Job job;
   job.run = std::move(run);
+  job.bookkeeping = bookkeeping;
   job.done = [&promise](const Status& status, Generation generation) {
     promise.set_value(status.has_value() ? Result<Generation>(generation)
                                          : Result<Generation>(status.error()));

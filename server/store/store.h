@@ -177,7 +177,7 @@ class Store {
   // wait, after Stop, or after a fatal error. Thread-safe.
   Status Submit(Job job);
   // Submits and waits for the commit; never call it from a job or an observer.
-  Result<Generation> RunJob(std::function<Status(Savepoint&)> run);
+  Result<Generation> RunJob(std::function<Status(Savepoint&)> run, bool bookkeeping = false);
 
   // A consistent view of the newest commit.
   Result<Reader> Read();

@@ -101,7 +101,7 @@ inline store::SecretRow SecretRowOf(std::int64_t id, const std::string& name, st
   row.created_by = row.updated_by = "test";
   row.current = VersionId{current};
   row.newest_number = newest_number;
-  row.sequence = static_cast<std::uint64_t>(id);
+  row.sequence = static_cast<std::uint64_t>(id < 0 ? -(id + 1) : id);
   return row;
 }
 // A secret with its first version, whose id is 100 times its own plus 1.

@@ -583,7 +583,7 @@ TEST_CASE("The change log tells which version a change left current", "[store]")
     log.push_back({row.generation.value, row.version.value, row.previous.value});
     return Status();
   }));
-  CHECK(log == std::vector<std::array<std::uint64_t, 3>>{{1, 1, 0}, {2, 2, 1}, {3, 2, 0}});
+  CHECK(log == std::vector<std::array<std::uint64_t, 3>>{{1, 1, 0}, {2, 2, 1}, {3, 2, 2}});
 }
 
 TEST_CASE("A backup is one state, private, complete and never overwrites", "[store]") {
