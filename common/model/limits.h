@@ -118,6 +118,5 @@ inline constexpr std::chrono::seconds kWakerStuckAfter{2};
 inline constexpr std::size_t kMaxCrashesInWindow = 5;
 inline constexpr std::chrono::seconds kCrashWindow{10};
 inline constexpr std::chrono::seconds kLazyUnmountAfter{5};
-inline constexpr std::size_t kMaxTrackedPidfds = 256;       // callers whose /proc the reads consumer may still resolve
 
 }  // namespace latchkey::limits

@@ -23,6 +23,11 @@ inline constexpr std::size_t kNodeNameBytes = 200;  // NUL-terminated
 inline constexpr std::size_t kRecordsPerSlot = 16'384;
 inline constexpr std::size_t kInitBytes = 256;
 
+// Inode numbers: a node's own, and with this bit its `.json/secret/NAME` twin. Nodes below the
+// first have no twin.
+inline constexpr std::uint64_t kTwinBit = 1ULL << 32;
+inline constexpr std::uint32_t kFirstTwinnedNode = 32;
+
 using Word = std::atomic<std::uint64_t>;
 using HalfWord = std::atomic<std::uint32_t>;
 static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);

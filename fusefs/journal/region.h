@@ -38,6 +38,8 @@ class Region {
 
 // Sets a futex word and wakes all who wait for it, in any process.
 void Raise(HalfWord& word, std::uint32_t value);
+// Wakes all who wait for the word, after the caller changed it.
+void WakeAll(HalfWord& word);
 // Waits until the word is no longer `value`, at most `limit`; true when it changed.
 bool WaitWhile(const HalfWord& word, std::uint32_t value, std::chrono::milliseconds limit);
 

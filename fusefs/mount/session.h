@@ -11,6 +11,7 @@
 
 #include "common/base/result.h"
 #include "fusefs/journal/handover.h"
+#include "fusefs/journal/region.h"
 #include "fusefs/snapshot/store.h"
 
 namespace latchkey::mount {
@@ -63,5 +64,10 @@ class Session {
   explicit Session(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+// Stages the control files whose text does not depend on the server: .version, .running (the
+// keeper's pid), .clear_cache and .json/threads. Call it before the first publication of each
+// worker.
+Status PutFixedControlFiles(snapshot::SnapshotBuilder& builder, const journal::Region& region);
 
 }  // namespace latchkey::mount

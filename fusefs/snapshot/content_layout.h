@@ -59,8 +59,8 @@ struct VersionRecord {
   std::uint64_t content_bytes;
   std::uint32_t head_bytes;
   std::uint32_t tail_bytes;
-  std::uint64_t superseded_ns;  // CLOCK_MONOTONIC; 0 while current
-  std::uint32_t revoked;        // 1: ended by a revocation, subject to revoke_grace
+  Word superseded_ns;                  // CLOCK_MONOTONIC; 0 while current
+  std::atomic<std::uint32_t> revoked;  // 1: ended by a revocation, subject to revoke_grace
   std::uint32_t node;
   std::uint32_t mode;
   std::uint32_t uid;

@@ -42,6 +42,8 @@ enum class ControlFile : NodeIndex {
   kSecrets = 14,
   kThreads = 15,
 };
+// Its name in `/` (those with a dot) or in `/.json`.
+const char* ControlFileName(ControlFile file);
 inline constexpr NodeIndex kFirstControlNode = 8;
 inline constexpr NodeIndex kEndControlNode = 16;
 inline constexpr NodeIndex kFirstSecretNode = 32;
@@ -144,7 +146,8 @@ class SnapshotBuilder {
   // Stages the text of a control file (status, secrets, metrics ...). Errors: kTooLarge,
   // kUnavailable.
   Status PutControl(ControlFile file, std::string_view text);
-  // Drops everything that was staged since the last Publish, wiped.
+  // Drops everything that was staged since the last Publish, wiped. Rivals for a file name are
+  // forgotten with it: after a Discard put the whole listing again.
   void Discard();
 
   // Publishes the batch in one step and in the order of 5.2 point 6. `server_generation` is stored

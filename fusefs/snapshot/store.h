@@ -89,14 +89,18 @@ class SnapshotStore {
   std::string_view SecretName(NodeIndex node) const;
   std::string_view FileName(NodeIndex node) const;
 
-  // The size rule of 5.2 point 4. Takes its own snapshot; none: kNotFound.
-  std::optional<SizeAnswer> SizeOf(NodeIndex node, View view, std::uint64_t now_ns) const;
+  // The size rule of 5.2 point 4. Takes its own snapshot, which it leaves in `used`; nullopt: the
+  // node is not there now.
+  std::optional<SizeAnswer> SizeOf(NodeIndex node, View view, std::uint64_t now_ns,
+                                   std::shared_ptr<const Snapshot>* used) const;
 
   // Counts one open descriptor of `handle` on behalf of request `sequence` of `slot`; counting the
   // same request again does nothing (replay). False: the version is gone.
   bool CountOpen(std::size_t slot, std::uint64_t sequence, VersionHandle handle);
   bool AlreadyCounted(std::size_t slot, std::uint64_t sequence, VersionHandle handle) const;
   void CountRelease(std::size_t slot, std::uint64_t sequence, VersionHandle handle);
+  // Takes back what CountOpen of the same request counted, when the kernel did not want the reply.
+  void UndoOpen(std::size_t slot, std::uint64_t sequence, VersionHandle handle);
   std::uint32_t OpenDescriptors(VersionHandle handle) const;
 
   // Copies up to out.size() bytes at `offset` of the version. kStale: evicted (F7). kGone: revoked

@@ -1,0 +1,203 @@
+#include "fusefs/reads/ring.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/unique_fd.h"
+
+namespace latchkey::reads {
+namespace {
+
+constexpr std::size_t kProcFileBytes = 4096;
+constexpr std::int64_t kStartSlackMs = 20;  // start times come in ticks of 10 ms
+constexpr std::size_t kFieldBytes = 1024;
+using journal::kRecordsPerSlot;
+using journal::kSlots;
+using journal::ReadRecord;
+using journal::ReadRing;
+
+// Records that may be read: `tail` is ours, `head` comes from memory that a worker wrote, so it is
+// bounded.
+std::uint64_t Waiting(const ReadRing& ring) {
+  const std::uint64_t head = ring.head.load(std::memory_order_acquire);
+  const std::uint64_t tail = ring.tail.load(std::memory_order_relaxed);
+  return head < tail ? 0 : std::min<std::uint64_t>(head - tail, kRecordsPerSlot);
+}
+
+struct Caller {
+  std::string comm;
+  std::string exe;
+  std::string cgroup;
+};
+
+std::string ReadProc(int proc_fd, const char* name) {
+  const UniqueFd fd(openat(proc_fd, name, O_RDONLY | O_CLOEXEC));
+  std::array<char, kProcFileBytes> text;
+  const ssize_t size = fd.valid() ? read(fd.get(), text.data(), text.size()) : -1;
+  return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : std::string();
+}
+
+bool StillRuns(int pidfd) {
+  pollfd state{pidfd, POLLIN, 0};
+  return poll(&state, 1, 0) == 0;
+}
+
+// A process that started after the record was made is another one that got the same number.
+bool StartedBefore(int proc_fd, std::uint64_t record_ns) {
+  const std::string stat = ReadProc(proc_fd, "stat");
+  std::size_t at = stat.rfind(')');
+  if (at == std::string::npos) return false;
+  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
+  if (at == std::string::npos) return false;
+  const std::uint64_t start_ticks = std::strtoull(stat.c_str() + at, nullptr, 10);
+  timespec boot{};
+  clock_gettime(CLOCK_BOOTTIME, &boot);
+  const auto since_boot_ms =
+      static_cast<std::int64_t>(boot.tv_sec) * 1000 + boot.tv_nsec / 1'000'000;
+  const auto wall_ns = SystemClock().Now().time_since_epoch().count();
+  const auto age_ms = (wall_ns - static_cast<std::int64_t>(record_ns)) / 1'000'000;
+  const auto start_ms = static_cast<std::int64_t>(start_ticks) * 1000 / sysconf(_SC_CLK_TCK);
+  return start_ms <= since_boot_ms - age_ms + kStartSlackMs;
+}
+
+// What /proc says, if it is the same process before and after the look: the pidfd pins the process,
+// not its number.
+Caller LookUp(std::uint32_t pid, std::uint64_t record_ns) {
+  Caller caller;
+  if (pid == 0) return caller;
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.valid()) return caller;
+  const std::string path = "/proc/" + std::to_string(pid);
+  const UniqueFd proc(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!proc.valid() || !StartedBefore(proc.get(), record_ns)) return caller;
+  caller.comm = ReadProc(proc.get(), "comm");
+  if (!caller.comm.empty() && caller.comm.back() == '\n') caller.comm.pop_back();
+  caller.cgroup = ReadProc(proc.get(), "cgroup");
+  if (const auto end = caller.cgroup.find('\n'); end != std::string::npos) {
+    // With several hierarchies the unified one, or else the first, names the container well enough.
+    const auto unified = caller.cgroup.find("0::");
+    const auto from = unified == std::string::npos ? 0 : unified;
+    caller.cgroup = caller.cgroup.substr(from, caller.cgroup.find('\n', from) - from);
+  }
+  std::array<char, kProcFileBytes> link;
+  const ssize_t size = readlinkat(proc.get(), "exe", link.data(), link.size());
+  if (size > 0) caller.exe.assign(link.data(), static_cast<std::size_t>(size));
+  return StillRuns(pidfd.get()) ? caller : Caller{};
+}
+
+void AddText(std::string* line, const char* key, std::string_view text) {
+  if (text.empty()) return;
+  line->append(",\"").append(key).append("\":\"");
+  AppendJsonEscaped(line, text, kFieldBytes);
+  line->push_back('"');
+}
+
+std::string LineOf(const ReadRecord& record, const NameOfNode& name_of) {
+  const WallTime time{std::chrono::nanoseconds(record.time_ns)};
+  std::string line = "{\"time\":\"" + LogTimestamp(time) + "\"";
+  std::string name = name_of(record.node);
+  if (name.empty()) name = "#" + std::to_string(record.node);
+  AddText(&line, "secret", name);
+  for (const auto& [key, value] : {std::pair<const char*, std::uint64_t>{"version", record.version},
+                                   {"uid", record.uid},
+                                   {"gid", record.gid},
+                                   {"pid", record.pid}})
+    line.append(",\"").append(key).append("\":").append(std::to_string(value));
+  const Caller caller = LookUp(record.pid, record.time_ns);
+  AddText(&line, "comm", caller.comm);
+  AddText(&line, "exe", caller.exe);
+  AddText(&line, "cgroup", caller.cgroup);
+  line.push_back('}');
+  return line;
+}
+
+// The ring whose next record is oldest, or null.
+ReadRing* Oldest(journal::Layout& layout) {
+  ReadRing* oldest = nullptr;
+  std::uint64_t time = 0;
+  for (ReadRing& ring : layout.reads) {
+    if (Waiting(ring) == 0) continue;
+    const std::uint64_t at =
+        ring.records[ring.tail.load(std::memory_order_relaxed) % kRecordsPerSlot].time_ns;
+    if (oldest != nullptr && at >= time) continue;
+    oldest = &ring;
+    time = at;
+  }
+  return oldest;
+}
+
+}  // namespace
+
+ReadWriter::ReadWriter(const journal::Region& region, std::size_t slot)
+    : ring_(&region.layout().reads[slot % kSlots]) {}
+
+bool ReadWriter::full() const {
+  return ring_->head.load(std::memory_order_relaxed) -
+             ring_->tail.load(std::memory_order_acquire) >=
+         kRecordsPerSlot;
+}
+
+bool ReadWriter::Append(std::uint32_t node, std::uint64_t version, std::uint64_t request,
+                        const Reader& reader) {
+  const std::uint64_t head = ring_->head.load(std::memory_order_relaxed);
+  if (head > 0 && ring_->records[(head - 1) % kRecordsPerSlot].request == request) return true;
+  if (full()) {
+    ring_->dropped.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  const auto now = SystemClock().Now().time_since_epoch().count();
+  ring_->records[head % kRecordsPerSlot] = ReadRecord{
+      static_cast<std::uint64_t>(now), version, request, node, reader.uid, reader.gid, reader.pid};
+  ring_->head.store(head + 1, std::memory_order_release);
+  return true;
+}
+
+std::uint64_t DroppedRecords(const journal::Region& region) {
+  std::uint64_t sum = 0;
+  for (const ReadRing& ring : region.layout().reads)
+    sum += ring.dropped.load(std::memory_order_relaxed);
+  return sum;
+}
+
+std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
+                       const LineSink& sink) {
+  std::size_t taken = 0;
+  // Bounded, so that a flood of opens does not keep the caller here for ever.
+  for (const std::size_t limit = kSlots * kRecordsPerSlot; taken < limit; ++taken) {
+    ReadRing* ring = Oldest(region.layout());
+    if (ring == nullptr) break;
+    const std::uint64_t tail = ring->tail.load(std::memory_order_relaxed);
+    if (!sink(LineOf(ring->records[tail % kRecordsPerSlot], name_of))) break;
+    ring->tail.store(tail + 1, std::memory_order_release);
+  }
+  return taken;
+}
+
+ReadConsumer::ReadConsumer(const journal::Region& region, NameOfNode name_of, LineSink sink,
+                           std::chrono::milliseconds interval)
+    : thread_([&region, name_of = std::move(name_of), sink = std::move(sink),
+               interval](const std::stop_token& stop) {
+        std::mutex mutex;
+        std::condition_variable_any wake;
+        while (!stop.stop_requested()) {
+          DrainReads(region, name_of, sink);
+          std::unique_lock lock(mutex);
+          wake.wait_for(lock, stop, interval, [] { return false; });
+        }
+        DrainReads(region, name_of, sink);
+      }) {}
+
+ReadConsumer::~ReadConsumer() = default;
+
+}  // namespace latchkey::reads
