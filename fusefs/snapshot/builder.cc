@@ -308,7 +308,13 @@ class SnapshotBuilder::Impl {
     return node;
   }
 
-  Status Stage(NodeIndex node, const SecretVersion& version) {
+  Status Stage(NodeIndex node, const SecretVersion& given) {
+    SecretVersion version = given;
+    const std::string head = "{\"name\":\"" + std::string(given.name) + "\",\"secret\":\"";
+    if (!IsControlNode(node) && given.delivery_head.empty() && given.delivery_tail.empty()) {
+      version.delivery_head = head;
+      version.delivery_tail = "\"}";
+    }
     const std::size_t bytes =
         version.content.size() + version.delivery_head.size() + version.delivery_tail.size();
     if (version.checksum.size() > kMaxChecksumBytes)
