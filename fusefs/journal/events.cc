@@ -54,9 +54,10 @@ void MarkEvent(Layout& layout, EventQueue& queue, std::uint32_t node, std::strin
   const std::uint64_t before = queue.want[node].load(std::memory_order_acquire);
   const bool pending = before != queue.done[node].load(std::memory_order_acquire);
   const EventKind was = KindOf(before);
+  // A name that has not appeared yet and changes already: both events are due.
   if (pending && kind == EventKind::kRotated &&
       (was == EventKind::kNew || was == EventKind::kRevived))
-    kind = was;
+    kind = EventKind::kRevived;
   queue.want[node].store(Pack(generation, kind), std::memory_order_release);
   queue.marked.fetch_add(1, std::memory_order_release);
   queue.dirty[node / 64].fetch_or(1ULL << (node % 64), std::memory_order_release);

@@ -21,9 +21,8 @@ struct Event {
   std::string_view name;  // in the region; checked: one path component, no control bytes
 };
 
-// Worker side. Marks `node` as changed at `generation`; a pending kNew or kRevived is not weakened
-// to kRotated. `name` is kept with the node and may not change later. Nodes outside the table are
-// ignored.
+// Worker side. Marks `node` as changed at `generation`; a rotation of what is pending as kNew makes it kRevived, so that both
+// events are made. `name` is kept with the node and may not change later. Nodes outside the table are ignored.
 void MarkEvent(Layout& layout, EventQueue& queue, std::uint32_t node, std::string_view name,
                EventKind kind, std::uint64_t generation);
 // The newest generation ever marked for the node; 0 for none.

@@ -90,7 +90,9 @@ void Raise(HalfWord& word, std::uint32_t value) {
   WakeAll(word);
 }
 
-void WakeAll(HalfWord& word) { Futex(&word, FUTEX_WAKE, 0x7fffffff, nullptr); }
+void WakeAll(HalfWord& word) {
+  Futex(&word, FUTEX_WAKE, 0x7fffffff, nullptr);
+}
 
 bool WaitWhile(const HalfWord& word, std::uint32_t value, std::chrono::milliseconds limit) {
   const auto end = std::chrono::steady_clock::now() + limit;

@@ -103,6 +103,7 @@ class Keeper::Impl {
     if (stop_) return {};
     RETURN_IF_ERROR(Mount());
     RETURN_IF_ERROR(Expose());
+    Supervise();
     Log(LogLevel::kInfo, "secrets are mounted", {{"target", options_.target}});
     if (options_.on_ready) options_.on_ready();
     while (!stop_) {

@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,8 +69,9 @@ std::string Unescape(const std::string& text) {
 // ETIMEDOUT when it hangs.
 int ProbeMount(const std::string& path) {
   const pid_t child = StartChild({}, [&] {
-    struct stat info {};
-    return stat(path.c_str(), &info) == 0 ? 0 : errno;
+    // Not stat: its answer may still be in the kernel's cache.
+    struct statfs info {};
+    return statfs(path.c_str(), &info) == 0 ? 0 : errno;
   });
   const std::optional<int> code = WaitForExit(child, kProbeTimeout);
   if (!code.has_value()) kill(child, SIGKILL);
