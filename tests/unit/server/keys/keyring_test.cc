@@ -205,6 +205,23 @@ TEST_CASE(
   CHECK(opens([](auto*) {}));
 }
 
+TEST_CASE("A version whose row MAC does not match is not opened, though its seal would open",
+          "[keys]") {
+  const NewKeyring made = FreshKeyring();
+  const store::VersionRow row =
+      made.keyring->SealVersion(InfoFor(1, 2), AsBytes("content")).value();
+  store::VersionInfo renumbered = row.info;  // the number is outside the seal
+  renumbered.number.value += 1;
+  CHECK(Is(made.keyring->OpenVersion(renumbered, row.sealed, row.wrapped), Errc::kCorrupt));
+  store::VersionInfo unsigned_row = row.info;
+  unsigned_row.mac = {};
+  CHECK(Is(made.keyring->OpenVersion(unsigned_row, row.sealed, row.wrapped), Errc::kCorrupt));
+  ByteVector out(7);
+  CHECK(
+      Is(made.keyring->OpenVersionInto(renumbered, row.sealed, row.wrapped, out), Errc::kCorrupt));
+  CHECK(out == ByteVector(7));
+}
+
 TEST_CASE("Exchanged contents and keys of two versions do not open", "[keys]") {
   const NewKeyring made = FreshKeyring();
   const Keyring& keyring = *made.keyring;
