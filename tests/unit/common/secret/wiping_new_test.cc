@@ -51,14 +51,19 @@ TEST_CASE("Every form of delete hands back wiped memory", "[secret]") {
   CAPTURE(size);
   void* block = ::operator new(size);
   CHECK(BytesLeftWhenFreed(block, size, [&] { ::operator delete(block); }) == 0);
+#ifdef __cpp_sized_deallocation  // off by default in clang 14
   block = ::operator new(size);
   CHECK(BytesLeftWhenFreed(block, size, [&] { ::operator delete(block, size); }) == 0);
+  block = ::operator new[](size, std::align_val_t{128});
+  CHECK(BytesLeftWhenFreed(block, size,
+                           [&] { ::operator delete[](block, size, std::align_val_t{128}); }) == 0);
+#endif
   block = ::operator new[](size, std::nothrow);
   CHECK(BytesLeftWhenFreed(block, size, [&] { ::operator delete[](block, std::nothrow); }) == 0);
   block = ::operator new[](size, std::align_val_t{128});
   CHECK(reinterpret_cast<std::uintptr_t>(block) % 128 == 0);
   CHECK(BytesLeftWhenFreed(block, size,
-                           [&] { ::operator delete[](block, size, std::align_val_t{128}); }) == 0);
+                           [&] { ::operator delete[](block, std::align_val_t{128}); }) == 0);
   auto* wide = new Wide;
   CHECK(reinterpret_cast<std::uintptr_t>(wide) % 64 == 0);
   CHECK(BytesLeftWhenFreed(wide, sizeof(Wide), [&] { delete wide; }) == 0);
