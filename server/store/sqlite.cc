@@ -136,6 +136,9 @@ Statement& Statement::BindNull() {
 
 Result<bool> Statement::Step() {
   column_ = 0;
+  if (connection_->refuses()) {
+    return Error{Errc::kUnavailable, "store: the transaction ended with a storage failure"};
+  }
   if (statement_ == nullptr) return connection_->Fail(SQLITE_INTERNAL, "prepare");
   if (bind_error_ != SQLITE_OK) return connection_->Fail(bind_error_, "bind");
   const int code = sqlite3_step(statement_);
@@ -408,7 +411,12 @@ Result<std::string> Connection::QueryText(const char* sql) {
 Error Connection::Fail(int code, std::string_view doing) {
   const Meaning meaning = MeaningOf(code, sqlite3_system_errno(db_.get()));
   Error error{meaning.code, std::string("store: ") + meaning.text};
-  if (meaning.code == Errc::kInternal || meaning.trouble != Trouble::kNone) {
+  // A full disk fails every batch: one line a second says enough.
+  const auto now = std::chrono::steady_clock::now();
+  const bool repeated = code == last_code_ && now - last_log_ < std::chrono::seconds(1);
+  if (!repeated && (meaning.code == Errc::kInternal || meaning.trouble != Trouble::kNone)) {
+    last_code_ = code;
+    last_log_ = now;
     Log(meaning.trouble == Trouble::kFatal ? LogLevel::kError : LogLevel::kWarn,
         "store: sqlite error",
         {{"while", doing},

@@ -4,6 +4,7 @@
 
 #include <sqlite3.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -127,6 +128,9 @@ class Connection {
   void ClearTrouble() { trouble_ = Trouble::kNone; }
   bool in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
   sqlite3* raw() const { return db_.get(); }
+  // While set, every step is refused once the transaction is gone or the storage had trouble. SQLite rolls a whole
+  // transaction back by itself after such an error; what follows would commit on its own, statement by statement.
+  void RequireTransaction(bool require) { transaction_required_ = require; }
   // Pages in the write-ahead log after the last commit of this connection.
   int wal_pages() const { return wal_pages_; }
 
@@ -134,12 +138,19 @@ class Connection {
   Error Fail(int code, std::string_view doing);
 
  private:
+  friend class Statement;
   Connection() = default;
+  bool refuses() const {
+    return transaction_required_ && (trouble_ != Trouble::kNone || !in_transaction());
+  }
   Status Configure(Kind kind);
   Status SetPragmas(Kind kind);
 
   std::function<void(const Error&)> fatal_;
   int wal_pages_ = 0;
+  bool transaction_required_ = false;
+  int last_code_ = 0;  // of the last logged error
+  std::chrono::steady_clock::time_point last_log_;
   Trouble trouble_ = Trouble::kNone;
   Sqlite3Handle db_;
   std::unordered_map<const char*, StatementHandle> statements_;  // finalised before db_ is closed

@@ -91,6 +91,7 @@ void Writer::RunBatch(std::vector<Job>& jobs) {
   outcomes.reserve(jobs.size());
   if (observer_ != nullptr) observer_->BatchBegin();
   const Status written = WriteBatch(jobs, &outcomes);
+  connection_->RequireTransaction(false);
   if (!written.has_value()) {
     AbandonBatch();
     if (observer_ != nullptr) observer_->BatchFailed(written.error());
@@ -109,6 +110,7 @@ void Writer::RunBatch(std::vector<Job>& jobs) {
 
 Status Writer::WriteBatch(std::vector<Job>& jobs, std::vector<Outcome>* outcomes) {
   RETURN_IF_ERROR(connection_->Prepare("BEGIN IMMEDIATE").Run());
+  connection_->RequireTransaction(true);
   for (Job& job : jobs) {
     Outcome outcome;
     RETURN_IF_ERROR(RunInSavepoint(job, &outcome));

@@ -14,7 +14,7 @@
 namespace latchkey::testing {
 namespace {
 
-constexpr std::size_t kOps = 4;
+constexpr std::size_t kOps = 5;
 constexpr std::size_t kSector = 512;
 
 struct Change {
@@ -50,6 +50,7 @@ struct File {
   sqlite3_file base;
   const char* path;
   bool recorded;
+  bool database;
   sqlite3_file* inner() { return reinterpret_cast<sqlite3_file*>(this + 1); }
 };
 File* Of(sqlite3_file* file) {
@@ -121,6 +122,9 @@ int Truncate(sqlite3_file* file, sqlite3_int64 size) {
 
 int Sync(sqlite3_file* file, int flags) {
   if (const int code = Strike(FaultOp::kSync); code != SQLITE_OK) return code;
+  if (Of(file)->database) {
+    if (const int code = Strike(FaultOp::kSyncDatabase); code != SQLITE_OK) return code;
+  }
   {
     State& state = TheState();
     const std::lock_guard lock(state.mutex);
@@ -169,6 +173,7 @@ int Open(sqlite3_vfs*, sqlite3_filename name, sqlite3_file* file, int flags, int
   if (code != SQLITE_OK) return code;
   Of(file)->base.pMethods = &kMethods;
   Of(file)->path = name;
+  Of(file)->database = (flags & SQLITE_OPEN_MAIN_DB) != 0;
   State& state = TheState();
   const std::lock_guard lock(state.mutex);
   constexpr int kOurs = SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL;

@@ -8,7 +8,8 @@
 
 namespace latchkey::testing {
 
-enum class FaultOp { kRead, kWrite, kSync, kTruncate };
+// kSyncDatabase: of the database file itself, which only checkpoints sync; kSync counts those of all files.
+enum class FaultOp { kRead, kWrite, kSync, kTruncate, kSyncDatabase };
 enum class FaultSpan { kOnce, kForEver };
 
 // One per process; all functions are thread-safe.

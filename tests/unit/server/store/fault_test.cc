@@ -185,26 +185,45 @@ TEST_CASE("A failed fsync of a checkpoint ends the store as well", "[store][faul
   options.fatal = [&fatal](const Error&) { ++fatal; };
   auto store = Must(Store::Open(path, OpenMode::kExclusive, std::move(options)));
   store->Start(nullptr);
+  FaultVfs::FailAt(FaultOp::kSyncDatabase, 1, FaultSpan::kOnce, SQLITE_IOERR_FSYNC);
   std::set<std::int64_t> acknowledged;
-  // One fsync a commit, until a checkpoint brings more: then let the next extra one fail.
-  std::int64_t id = 0;
-  std::uint64_t syncs = 0;
-  for (;;) {
-    ++id;
-    FaultVfs::Heal();
-    FaultVfs::FailAt(FaultOp::kSync, 2, FaultSpan::kOnce, SQLITE_IOERR_FSYNC);
-    const auto written = store->RunJob([id](Savepoint& s) { return WriteSecret(s, id); });
-    if (!written.has_value()) break;  // the checkpoint after the commit before failed
-    acknowledged.insert(id);
-    syncs = FaultVfs::Count(FaultOp::kSync);
-    if (id > 1000) break;
+  std::int64_t id = 1;
+  while (id < 2000) {
+    // The checkpoint follows the commit before: this job is refused, or was never begun.
+    if (!store->RunJob([id](Savepoint& s) { return WriteSecret(s, id); }).has_value()) break;
+    acknowledged.insert(id++);
   }
   CHECK(fatal == 1);
-  CHECK(id < 1000);
+  CHECK(id < 2000);
   store.reset();
   FaultVfs::Heal();
-  CHECK(syncs <= 2);
-  CHECK(Examine(*OpenPlain(path), acknowledged, {id}) == "");
+  CHECK(Examine(*OpenPlain(path), acknowledged, {}) == "");
+}
+
+TEST_CASE("A job that swallows a failure of the storage is refused all the same",
+          "[store][fault]") {
+  const TempDir dir;
+  const auto path = dir / "s.db";
+  Must(Store::Create(path, kTestStoreId, 0));
+  {
+    auto store = OpenPlain(path);
+    store->Start(nullptr);
+    Must(store->RunJob([](Savepoint& s) { return WriteSecret(s, 1); }));
+  }
+  Options options;
+  options.vfs = FaultVfs::Name();
+  auto store = Must(Store::Open(path, OpenMode::kExclusive, std::move(options)));
+  store->Start(nullptr);
+  FaultVfs::Heal();
+  const auto swallows = [](Savepoint& s) -> Status {
+    FaultVfs::FailAt(FaultOp::kRead, 1, FaultSpan::kOnce, SQLITE_IOERR_READ);
+    CHECK_FALSE(s.reader().LoadVersion(VersionId{101}).has_value());
+    FaultVfs::Heal();
+    return s.PutSetting("half", AsBytes("done"));
+  };
+  CHECK(testing::CodeOf(store->RunJob(swallows)) == Errc::kUnavailable);
+  CHECK(testing::CodeOf(Must(store->Read()).GetSetting("half")) == Errc::kNotFound);
+  Must(store->RunJob([](Savepoint& s) { return s.PutSetting("half", AsBytes("whole")); }));
 }
 
 // Writes secrets while recording, and looks at crash images after some of them. The first thing that is wrong, or nothing.
