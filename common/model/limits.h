@@ -106,6 +106,8 @@ inline constexpr std::size_t kMaxPinnedBytes = 16 * 1024 * 1024;
 inline constexpr std::chrono::seconds kSizeGrace{2};
 inline constexpr std::chrono::seconds kDefaultRevokeGrace{60};
 inline constexpr std::size_t kReadRingRecords = 65'536;
+inline constexpr std::size_t kMountArenaBytes = 12 * 1024 * 1024;  // locked memory of the worker for contents on their way
+inline constexpr std::size_t kReadLogBytes = 8 * 1024 * 1024;  // each of the two files of read records
 inline constexpr std::size_t kMaxHandlerThreads = 4;        // request slots; a default worker uses two
 inline constexpr std::size_t kMaxMountNodes = 16'384;       // names a keeper may see in its life; ids are never reused
 inline constexpr std::size_t kMaxVersionRecords = 16'384;   // current, staged and pinned versions together
