@@ -1,0 +1,122 @@
+// Follows the server and publishes what this machine may have (R11-R18, R22, R28). One thread;
+// handlers never wait for it.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "fusefs/snapshot/snapshot.h"
+#include "fusefs/sync/owner.h"
+#include "fusefs/sync/source.h"
+
+namespace latchkey::sync {
+
+struct SyncOptions {
+  OwnerDefaults defaults;
+  std::chrono::seconds feed_wait{55};      // how long the server may hold one feed request
+  std::chrono::seconds poll_interval{10};  // with a server that has no feed; jittered up to twice
+  std::chrono::milliseconds retry_base{1000};
+  std::chrono::milliseconds retry_max{60'000};
+  std::chrono::seconds owner_refresh{60};  // names are resolved again this often (R21)
+  // A listing that lost more than this share at once is believed only name by name (R13).
+  unsigned shrink_percent = 50;
+  std::string server_text;  // for the status
+  std::string certificate_file, key_file, ca_file;
+};
+
+// What an operator asks first. Times are wall clock seconds since 1970; 0: never.
+struct SyncHealth {
+  std::int64_t started_s = 0;
+  std::int64_t last_success_s = 0;
+  std::int64_t stale_since_s = 0;  // 0: fresh
+  std::string last_error;          // empty after a success
+  std::uint64_t generation = 0;    // of the server
+  bool has_feed = true;
+  std::size_t secrets = 0;
+};
+
+// Facts of other parts for the status file (R38).
+struct MountFacts {
+  std::uint64_t worker_starts = 0;
+  std::uint64_t dropped_reads = 0;
+};
+
+class Syncer {
+ public:
+  // All references must outlive it. `facts` is called on the sync thread.
+  Syncer(Source& source, snapshot::SnapshotBuilder& builder, const Clock& clock,
+         SyncOptions options, std::function<MountFacts()> facts = {});
+
+  // Runs until `stop`: after each failure it waits, exponentially and jittered, at most retry_max.
+  void Run(const std::stop_token& stop);
+  // One step: one feed request, or one full listing. Exposed for tests.
+  Status Step();
+
+  // From any thread: take a full listing now and fetch everything again.
+  void RequestRefetch();
+  SyncHealth health() const;
+  // The status document of `.json/status`: facts of 1.1 and 6.8, never content.
+  std::string StatusJson() const;
+
+ private:
+  struct Known {
+    Metadata metadata;
+    std::string checksum;
+    FileOwner owner;
+  };
+  struct Wanted {
+    std::string name;
+    std::size_t size_bytes;
+  };
+
+  Status FullListing();
+  Status FollowFeed();
+  // Takes over from the mount what an earlier worker published and the listing confirms.
+  void Adopt(const std::vector<client::DeliveredSecret>& listing);
+  Status RemoveMissing(const std::set<std::string>& listed);
+  Status Fetch(std::vector<Wanted> wanted);
+  Status FetchChunk(const std::vector<std::string>& names);
+  Status FetchEach(const std::vector<std::string>& names);
+  void Put(const client::DeliveredSecret& secret);
+  void Forget(const std::string& name);
+  std::vector<Wanted> OwnersThatMoved();
+  Status Publish();
+  void NoteSuccess();
+  void NoteFailure(const Error& error);
+  // Sleeps; false when stopped. A refetch request ends the sleep early.
+  bool Pause(const std::stop_token& stop, std::chrono::milliseconds time);
+
+  Source& source_;
+  snapshot::SnapshotBuilder& builder_;
+  const Clock& clock_;
+  const SyncOptions options_;
+  std::function<MountFacts()> facts_;
+
+  // Sync thread only.
+  std::map<std::string, Known> known_;
+  std::map<std::string, std::string> owner_problems_;
+  std::set<std::string> changed_;    // told by the feed, not yet fetched
+  std::vector<std::string> staged_;  // put or removed since the last publication
+  std::uint64_t generation_ = 0;
+  bool listing_due_ = true;
+  bool has_feed_ = true;
+  MonotonicTime owners_resolved_{};
+  std::string status_published_;
+
+  mutable std::mutex mutex_;  // guards what follows; nothing else is locked while it is held
+  std::condition_variable_any wake_;
+  bool refetch_ = false;
+  SyncHealth health_;
+  std::vector<snapshot::Problem> problems_;
+  MountFacts last_facts_;
+};
+
+}  // namespace latchkey::sync
