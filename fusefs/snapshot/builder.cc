@@ -325,9 +325,11 @@ class SnapshotBuilder::Impl {
       return Error{Errc::kUnavailable,
                    "too many versions are held open; close some of their readers"};
     const std::optional<std::uint64_t> offset = memory_.blocks.Take(bytes);
-    if (!offset)
+    if (!offset) {
+      memory_.free_records.insert(*at);
       return Error{Errc::kUnavailable,
                    "no room for the new version in locked memory; the old one stays"};
+    }
     Fill(*at, node, version, *offset, bytes);
     const auto before = staged_.find(node);
     if (before != staged_.end() && before->second != kNoRecord) memory_.Free(before->second);
@@ -335,16 +337,18 @@ class SnapshotBuilder::Impl {
     return {};
   }
 
+  // The lowest free one, so that memory that was touched once is used again.
   std::optional<std::uint32_t> FreeRecord() {
-    for (std::uint32_t tried = 0; tried < limits::kMaxVersionRecords; ++tried) {
-      const std::uint32_t at =
-          (next_record_ + tried) % static_cast<std::uint32_t>(limits::kMaxVersionRecords);
-      const VersionRecord& record = memory_.record(at);
-      if (record.serial.load() != 0 || record.block_bytes != 0) continue;
-      next_record_ = at;
+    if (!memory_.free_records.empty()) {
+      const std::uint32_t at = *memory_.free_records.begin();
+      memory_.free_records.erase(memory_.free_records.begin());
       return at;
     }
-    return std::nullopt;
+    Word& limit = memory_.layout->header.record_limit;
+    const std::uint64_t used = limit.load();
+    if (used >= limits::kMaxVersionRecords) return std::nullopt;
+    limit.store(used + 1);
+    return static_cast<std::uint32_t>(used);
   }
 
   void Fill(std::uint32_t at, NodeIndex node, const SecretVersion& version, std::uint64_t offset,
@@ -570,7 +574,6 @@ class SnapshotBuilder::Impl {
   std::map<std::string, std::string> problems_;
   std::vector<std::string> refetch_;
   std::vector<std::shared_ptr<const Snapshot>> retired_;
-  std::uint32_t next_record_ = 0;
 };
 
 SnapshotBuilder::SnapshotBuilder(SnapshotStore& store) : impl_(std::make_unique<Impl>(store)) {}

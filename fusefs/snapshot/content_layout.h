@@ -76,8 +76,9 @@ struct ContentHeader {
   std::uint64_t magic;
   std::uint64_t memory_bytes;
   std::uint64_t layout_bytes;
-  Word root;         // 0: nothing was ever published
-  Word next_serial;  // grows before a serial is used
+  Word root;          // 0: nothing was ever published
+  Word next_serial;   // grows before a serial is used
+  Word record_limit;  // records from here on were never used, nor their memory touched
   Word last_success_s;
   Word stale_since_s;
 };

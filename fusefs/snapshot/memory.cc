@@ -112,6 +112,7 @@ void SnapshotStore::Memory::Free(std::uint32_t index) {
   for (Word& word : ended.opens) word.store(0, std::memory_order_relaxed);
   __atomic_store_n(&ended.block_bytes, 0, __ATOMIC_RELEASE);
   blocks.Give(offset, bytes);
+  free_records.insert(index);
 }
 
 void Wipe(MutableBytes bytes) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 
 #include "common/base/unique_fd.h"
 #include "fusefs/snapshot/store.h"
@@ -52,7 +53,8 @@ struct SnapshotStore::Memory {
   ~Memory();
   ContentLayout* layout = nullptr;
   UniqueFd fd;
-  BlockAllocator blocks;  // builder's thread only
+  BlockAllocator blocks;                 // builder's thread only
+  std::set<std::uint32_t> free_records;  // builder's thread only; all below record_limit
   // Sizes that the next publication will bring, plus one; 0: nothing is staged. Set before the
   // notice, cleared after the swap (5.2 point 6).
   std::array<std::atomic<std::uint64_t>, limits::kMaxMountNodes> staged_content{};

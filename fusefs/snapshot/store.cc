@@ -40,6 +40,11 @@ bool RecordIsSane(const VersionRecord& record, NodeIndex node) {
          (IsControlNode(node) || IsMountableName(StoredText(record.secret, kStoredNameBytes)));
 }
 
+std::uint32_t UsedRecords(const ContentLayout& layout) {
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(layout.header.record_limit.load(), limits::kMaxVersionRecords));
+}
+
 void Initialise(ContentLayout& layout) {
   layout.header.memory_bytes = sizeof(ContentLayout);
   layout.header.layout_bytes = sizeof(ContentLayout);
@@ -73,7 +78,8 @@ bool AddCount(Word& word, std::uint64_t sequence, std::uint64_t delta) {
 // What a new worker finds out about the memory before it serves it.
 class Recovery {
  public:
-  Recovery(ContentLayout& layout, BlockAllocator& blocks) : layout_(layout), blocks_(blocks) {}
+  Recovery(ContentLayout& layout, BlockAllocator& blocks, std::set<std::uint32_t>& free_records)
+      : layout_(layout), blocks_(blocks), free_records_(free_records) {}
 
   std::shared_ptr<const Snapshot> Run(std::uint64_t* total_bytes) {
     auto snapshot = std::make_shared<Snapshot>();
@@ -129,15 +135,16 @@ class Recovery {
     return kNoRecord;
   }
 
-  // Versions that only descriptors hold are kept; the rest is what a dead worker staged or was
-  // about to wipe. Memory that was never touched is not touched here either: a record with neither
-  // serial nor block was never used.
+  // Versions that only descriptors hold are kept; the rest is what a dead worker staged or was about to wipe.
   void LoadSuperseded(const Index* index) {
     const std::uint64_t now_ns = MonotonicNs();
-    for (std::uint32_t at = 0; at < limits::kMaxVersionRecords; ++at) {
+    for (std::uint32_t at = 0; at < UsedRecords(layout_); ++at) {
       VersionRecord& record = layout_.records[at];
       if (kept_.count(at) != 0) continue;
-      if (record.serial.load() == 0 && record.block_bytes == 0) continue;
+      if (record.serial.load() == 0 && record.block_bytes == 0) {
+        free_records_.insert(at);
+        continue;
+      }
       const auto view = index == nullptr ? views_.end() : views_.find(record.node);
       if (view != views_.end() && OpenCount(record) > 0 && RecordIsSane(record, record.node) &&
           blocks_.TakeAt(record.content_offset, record.block_bytes)) {
@@ -152,7 +159,10 @@ class Recovery {
         garbage_.push_back(at);
       }
     }
-    for (const std::uint32_t at : garbage_) WipeGarbage(layout_.records[at]);
+    for (const std::uint32_t at : garbage_) {
+      WipeGarbage(layout_.records[at]);
+      free_records_.insert(at);
+    }
   }
 
   // Only a block that no kept record shares is wiped: a damaged record must not destroy a good one.
@@ -168,6 +178,7 @@ class Recovery {
 
   ContentLayout& layout_;
   BlockAllocator& blocks_;
+  std::set<std::uint32_t>& free_records_;
   std::map<NodeIndex, std::shared_ptr<NodeView>> views_;
   std::set<std::uint32_t> kept_;
   std::vector<std::uint32_t> garbage_;
@@ -219,7 +230,7 @@ Result<std::unique_ptr<SnapshotStore>> SnapshotStore::Attach(int content_fd) {
   if (memory->layout->header.magic == 0) Initialise(*memory->layout);
   RETURN_IF_ERROR(CheckHeader(*memory->layout));
   std::uint64_t total_bytes = 0;
-  auto snapshot = Recovery(*memory->layout, memory->blocks).Run(&total_bytes);
+  auto snapshot = Recovery(*memory->layout, memory->blocks, memory->free_records).Run(&total_bytes);
   auto store = std::unique_ptr<SnapshotStore>(new SnapshotStore(std::move(memory)));
   store->total_bytes_.store(total_bytes);
   store->current_.With([&](auto& current) { current = std::move(snapshot); });

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -35,6 +36,25 @@ std::vector<std::string> MountsBelow(const std::string& path) {
   for (std::string device, point, rest; in >> device >> point && std::getline(in, rest);)
     if (point.rfind(path + "/", 0) == 0) list.insert(list.begin(), point);
   return list;
+}
+
+void RemoveTree(const std::string& path) {
+  for (const std::string& point : MountsBelow(path))
+    umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  std::error_code ignored;
+  std::filesystem::remove_all(path, ignored);
+}
+
+const std::string kPrefix = "/tmp/latchkey-fuse-test.";
+
+// Directories carry the pid of their test: what a killed one left behind goes with the next.
+void CleanUpAfterTheDead() {
+  for (const auto& entry : std::filesystem::directory_iterator("/tmp")) {
+    const std::string path = entry.path();
+    if (path.rfind(kPrefix, 0) != 0) continue;
+    const int pid = std::atoi(path.c_str() + kPrefix.size());
+    if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) RemoveTree(path);
+  }
 }
 
 }  // namespace
@@ -75,8 +95,7 @@ long SizeOf(const std::string& path) {
 }
 
 char ProcessState(pid_t pid) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
-  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string text = ReadFile("/proc/" + std::to_string(pid) + "/stat");
   const auto end = text.rfind(')');
   return end == std::string::npos || end + 2 >= text.size() ? '\0' : text[end + 2];
 }
@@ -87,7 +106,8 @@ bool ProcessExists(pid_t pid) {
 }
 
 TempDirectory::TempDirectory() {
-  std::string pattern = "/tmp/latchkey-fuse-test.XXXXXX";
+  CleanUpAfterTheDead();
+  std::string pattern = kPrefix + std::to_string(getpid()) + ".XXXXXX";
   REQUIRE(mkdtemp(pattern.data()) != nullptr);
   path_ = pattern;
   chmod(path_.c_str(), 0755);
@@ -96,10 +116,7 @@ TempDirectory::TempDirectory() {
 }
 
 TempDirectory::~TempDirectory() {
-  for (const std::string& point : MountsBelow(path_))
-    umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
+  RemoveTree(path_);
 }
 
 std::string TempDirectory::MakeTarget(const std::string& name) const {
@@ -127,7 +144,7 @@ Driver::Driver(const TempDirectory& directory, const std::vector<std::string>& o
   const UniqueFd errors(open(error_file_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
   pid_ = fork();
   if (pid_ == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // it unmounts when the test is killed
     dup2(output[1], 1);
     dup2(errors.get(), 2);
     execv(argv[0], argv.data());
