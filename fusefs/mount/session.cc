@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -29,6 +31,7 @@ namespace {
 constexpr std::uint32_t kMaxStrikes = 2;
 constexpr std::uint64_t kNobodysUnique = 1ULL << 62;
 constexpr int kInterruptSignal = SIGUSR1;
+constexpr std::uint64_t kLingerNs = 25'000;
 constexpr auto kSweepInterval = std::chrono::milliseconds(1000);
 
 static_assert(journal::kSlots == limits::kMaxHandlerThreads);
@@ -262,6 +265,7 @@ class Session::Impl {
     ThreadState& thread = *threads_[index];
     CurrentThread() = &thread;
     while (!stopping_.load() && !fuse_session_exited(session_.get())) {
+      Linger();
       const long count = thread.slot.Read(handover_.fuse_fd);
       if (count == -EINTR || count == -EAGAIN || count == -ENOENT) continue;
       if (count < 0) break;  // ENODEV: unmounted
@@ -269,6 +273,16 @@ class Session::Impl {
     }
     running_.fetch_sub(1);
     journal::WakeAll(running_);
+  }
+
+  // After a request the next one of the same reader is microseconds away (open, read, read, close). Waking a thread on an idle
+  // processor costs several times the request itself, so one thread looks around for a moment before it sleeps.
+  void Linger() {
+    if (processors_ < 2 || lingering_.exchange(true, std::memory_order_acquire)) return;
+    const std::uint64_t end_ns = snapshot::MonotonicNs() + kLingerNs;
+    pollfd wait{handover_.fuse_fd, POLLIN, 0};
+    while (poll(&wait, 1, 0) == 0 && snapshot::MonotonicNs() < end_ns) sched_yield();
+    lingering_.store(false, std::memory_order_release);
   }
 
   // What the last worker left: INIT, which the kernel sends once, and the requests that it read and
@@ -375,6 +389,8 @@ class Session::Impl {
   std::vector<std::unique_ptr<ThreadState>> threads_;
   std::vector<std::thread> handlers_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> lingering_{false};
+  const unsigned processors_ = std::thread::hardware_concurrency();
   journal::HalfWord running_{0};
   journal::HalfWord taken_over_{0};
 };

@@ -11,6 +11,8 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
+#include <unordered_map>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -39,6 +41,9 @@ struct Caller {
   std::string comm;
   std::string exe;
   std::string cgroup;
+  std::int64_t started_wall_ms =
+      0;  // earliest wall-clock time at which it can have opened anything
+  bool known = false;
 };
 
 std::string ReadProc(int proc_fd, const char* name) {
@@ -53,34 +58,32 @@ bool StillRuns(int pidfd) {
   return poll(&state, 1, 0) == 0;
 }
 
-// A process that started after the record was made is another one that got the same number.
-bool StartedBefore(int proc_fd, std::uint64_t record_ns) {
+// When the process started, as milliseconds of wall clock; nullopt when /proc does not tell.
+std::optional<std::int64_t> StartedAt(int proc_fd) {
   const std::string stat = ReadProc(proc_fd, "stat");
   std::size_t at = stat.rfind(')');
-  if (at == std::string::npos) return false;
   for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
-  if (at == std::string::npos) return false;
-  const std::uint64_t start_ticks = std::strtoull(stat.c_str() + at, nullptr, 10);
+  if (at == std::string::npos) return std::nullopt;
+  const auto start_ticks = static_cast<std::int64_t>(std::strtoull(stat.c_str() + at, nullptr, 10));
   timespec boot{};
   clock_gettime(CLOCK_BOOTTIME, &boot);
-  const auto since_boot_ms =
+  const std::int64_t since_boot_ms =
       static_cast<std::int64_t>(boot.tv_sec) * 1000 + boot.tv_nsec / 1'000'000;
-  const auto wall_ns = SystemClock().Now().time_since_epoch().count();
-  const auto age_ms = (wall_ns - static_cast<std::int64_t>(record_ns)) / 1'000'000;
-  const auto start_ms = static_cast<std::int64_t>(start_ticks) * 1000 / sysconf(_SC_CLK_TCK);
-  return start_ms <= since_boot_ms - age_ms + kStartSlackMs;
+  const std::int64_t wall_ms = SystemClock().Now().time_since_epoch().count() / 1'000'000;
+  return wall_ms - since_boot_ms + start_ticks * 1000 / sysconf(_SC_CLK_TCK) - kStartSlackMs;
 }
 
 // What /proc says, if it is the same process before and after the look: the pidfd pins the process,
 // not its number.
-Caller LookUp(std::uint32_t pid, std::uint64_t record_ns) {
+Caller LookUp(std::uint32_t pid) {
   Caller caller;
-  if (pid == 0) return caller;
   const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) return caller;
   const std::string path = "/proc/" + std::to_string(pid);
   const UniqueFd proc(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!proc.valid() || !StartedBefore(proc.get(), record_ns)) return caller;
+  const auto started = proc.valid() ? StartedAt(proc.get()) : std::nullopt;
+  if (!started.has_value()) return caller;
+  caller.started_wall_ms = *started;
   caller.comm = ReadProc(proc.get(), "comm");
   if (!caller.comm.empty() && caller.comm.back() == '\n') caller.comm.pop_back();
   caller.cgroup = ReadProc(proc.get(), "cgroup");
@@ -93,8 +96,26 @@ Caller LookUp(std::uint32_t pid, std::uint64_t record_ns) {
   std::array<char, kProcFileBytes> link;
   const ssize_t size = readlinkat(proc.get(), "exe", link.data(), link.size());
   if (size > 0) caller.exe.assign(link.data(), static_cast<std::size_t>(size));
-  return StillRuns(pidfd.get()) ? caller : Caller{};
+  caller.known = StillRuns(pidfd.get());
+  return caller;
 }
+
+// One drain's look-ups: a program that opens a thousand secrets is looked at once.
+class Callers {
+ public:
+  // Null when the process is gone, or started after the record was made: then it is another one with the same number.
+  const Caller* Find(const ReadRecord& record) {
+    if (record.pid == 0) return nullptr;
+    auto found = seen_.find(record.pid);
+    if (found == seen_.end()) found = seen_.emplace(record.pid, LookUp(record.pid)).first;
+    const auto record_ms = static_cast<std::int64_t>(record.time_ns / 1'000'000);
+    const Caller& caller = found->second;
+    return caller.known && caller.started_wall_ms <= record_ms ? &caller : nullptr;
+  }
+
+ private:
+  std::unordered_map<std::uint32_t, Caller> seen_;
+};
 
 void AddText(std::string* line, const char* key, std::string_view text) {
   if (text.empty()) return;
@@ -103,7 +124,7 @@ void AddText(std::string* line, const char* key, std::string_view text) {
   line->push_back('"');
 }
 
-std::string LineOf(const ReadRecord& record, const NameOfNode& name_of) {
+std::string LineOf(const ReadRecord& record, const NameOfNode& name_of, Callers* callers) {
   const WallTime time{std::chrono::nanoseconds(record.time_ns)};
   std::string line = "{\"time\":\"" + LogTimestamp(time) + "\"";
   std::string name = name_of(record.node);
@@ -114,10 +135,11 @@ std::string LineOf(const ReadRecord& record, const NameOfNode& name_of) {
                                    {"gid", record.gid},
                                    {"pid", record.pid}})
     line.append(",\"").append(key).append("\":").append(std::to_string(value));
-  const Caller caller = LookUp(record.pid, record.time_ns);
-  AddText(&line, "comm", caller.comm);
-  AddText(&line, "exe", caller.exe);
-  AddText(&line, "cgroup", caller.cgroup);
+  if (const Caller* caller = callers->Find(record); caller != nullptr) {
+    AddText(&line, "comm", caller->comm);
+    AddText(&line, "exe", caller->exe);
+    AddText(&line, "cgroup", caller->cgroup);
+  }
   line.push_back('}');
   return line;
 }
@@ -173,12 +195,13 @@ std::uint64_t DroppedRecords(const journal::Region& region) {
 std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
                        const LineSink& sink) {
   std::size_t taken = 0;
+  Callers callers;
   // Bounded, so that a flood of opens does not keep the caller here for ever.
   for (const std::size_t limit = kSlots * kRecordsPerSlot; taken < limit; ++taken) {
     ReadRing* ring = Oldest(region.layout());
     if (ring == nullptr) break;
     const std::uint64_t tail = ring->tail.load(std::memory_order_relaxed);
-    if (!sink(LineOf(ring->records[tail % kRecordsPerSlot], name_of))) break;
+    if (!sink(LineOf(ring->records[tail % kRecordsPerSlot], name_of, &callers))) break;
     ring->tail.store(tail + 1, std::memory_order_release);
   }
   return taken;

@@ -45,6 +45,10 @@ inline std::uint64_t SerialOf(VersionHandle handle) {
 inline std::uint64_t InitialCount(std::uint64_t serial) {
   return (1ULL << 39 | (serial & ((1ULL << 39) - 1))) << kCountBits;
 }
+// Upper bits of a count word for a request of a slot; modulo 2^39, which is months of nothing but opens.
+inline std::uint64_t CountTag(std::uint64_t sequence) {
+  return sequence & ((1ULL << 39) - 1);
+}
 std::uint32_t OpenCount(const VersionRecord& record);
 std::uint64_t JsonBytes(const VersionRecord& record);
 bool IsControlNode(NodeIndex node);

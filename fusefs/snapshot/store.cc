@@ -70,9 +70,10 @@ Status CheckHeader(const ContentLayout& layout) {
 // freed meanwhile, for a new version starts with words that no earlier one had (InitialCount).
 bool AddCount(Word& word, std::uint64_t sequence, std::uint64_t delta) {
   std::uint64_t before = word.load(std::memory_order_acquire);
-  if (before >> kCountBits == sequence) return true;
+  if (before >> kCountBits == CountTag(sequence)) return true;
   return word.compare_exchange_strong(
-      before, sequence << kCountBits | ((before + delta) & kCountMask), std::memory_order_seq_cst);
+      before, CountTag(sequence) << kCountBits | ((before + delta) & kCountMask),
+      std::memory_order_seq_cst);
 }
 
 // What a new worker finds out about the memory before it serves it.
@@ -330,7 +331,7 @@ bool SnapshotStore::AlreadyCounted(std::size_t slot, std::uint64_t sequence,
                                    VersionHandle handle) const {
   const VersionRecord* record = memory_->Find(handle);
   return record != nullptr &&
-         record->opens[slot].load(std::memory_order_acquire) >> kCountBits == sequence;
+         record->opens[slot].load(std::memory_order_acquire) >> kCountBits == CountTag(sequence);
 }
 
 void SnapshotStore::CountRelease(std::size_t slot, std::uint64_t sequence, VersionHandle handle) {
@@ -342,9 +343,10 @@ void SnapshotStore::UndoOpen(std::size_t slot, std::uint64_t sequence, VersionHa
   VersionRecord* record = memory_->Find(handle);
   if (record == nullptr) return;
   std::uint64_t before = record->opens[slot].load(std::memory_order_acquire);
-  if (before >> kCountBits != sequence) return;
+  if (before >> kCountBits != CountTag(sequence)) return;
   record->opens[slot].compare_exchange_strong(
-      before, sequence << kCountBits | ((before - 1) & kCountMask), std::memory_order_seq_cst);
+      before, CountTag(sequence) << kCountBits | ((before - 1) & kCountMask),
+      std::memory_order_seq_cst);
 }
 
 std::uint32_t SnapshotStore::OpenDescriptors(VersionHandle handle) const {

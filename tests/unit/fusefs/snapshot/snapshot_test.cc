@@ -292,6 +292,13 @@ TEST_CASE("a descriptor is counted once however often its request is replayed", 
   for (std::uint64_t request = 1; request <= 1000; ++request)
     for (int replay = 0; replay < 3; ++replay) store->CountRelease(1, request, handle);
   CHECK(store->OpenDescriptors(handle) == 0);
+  // Request numbers that no longer fit the word's upper bits.
+  for (const std::uint64_t request : {1ULL << 39, (1ULL << 39) + 1, (1ULL << 40) + 5, ~0ULL}) {
+    for (int replay = 0; replay < 3; ++replay) REQUIRE(store->CountOpen(2, request, handle));
+    CHECK(store->AlreadyCounted(2, request, handle));
+  }
+  CHECK(store->OpenDescriptors(handle) == 4);
+  for (std::uint64_t request = 1; request <= 4; ++request) store->CountRelease(3, request, handle);
   REQUIRE(store->CountOpen(0, 2000, handle));
   store->UndoOpen(0, 2000, handle);
   CHECK(store->OpenDescriptors(handle) == 0);
