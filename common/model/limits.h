@@ -52,6 +52,9 @@ inline constexpr std::size_t kReplySlabBytes = 256 * 1024;  // locked memory of 
 inline constexpr std::size_t kMaxBatchBytes = 1024 * 1024;  // replies held back beyond this are committed at once
 inline constexpr std::chrono::milliseconds kLingerTimeout{1000};  // swallowing input after a refusal
 inline constexpr std::chrono::seconds kDrainTimeout{10};
+// The metrics and health listener.
+inline constexpr std::size_t kMaxPlainConnections = 32;
+inline constexpr std::chrono::seconds kPlainDeadline{5};
 
 // TLS (rules T4, T6).
 inline constexpr int kMaxChainDepth = 3;
