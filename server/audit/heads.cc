@@ -19,10 +19,12 @@ class HeadKeeper::Impl {
   void Start() {
     thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
   }
-  void StopThread() {
-    if (!thread_.joinable()) return;
+  // False when there was none: an offline command.
+  bool StopThread() {
+    if (!thread_.joinable()) return false;
     thread_.request_stop();
     thread_.join();
+    return true;
   }
   Status RunOnce();
   void LogHeads() const;
@@ -136,9 +138,9 @@ Status HeadKeeper::RunOnce() {
   return impl_->RunOnce();
 }
 Status HeadKeeper::Stop() {
-  impl_->StopThread();
+  const bool was_serving = impl_->StopThread();
   RETURN_IF_ERROR(impl_->RunOnce());
-  impl_->LogHeads();
+  if (was_serving) impl_->LogHeads();
   return {};
 }
 

@@ -4,8 +4,8 @@
 
 namespace latchkey::audit {
 
-StoreChain::StoreChain(const crypto::AuditKey& key, ChainHead head)
-    : key_(key), position_{head, head.seq}, published_(Published{head, head.seq, Generation{}}) {}
+StoreChain::StoreChain(const crypto::AuditKey& key, ChainHead head, Generation generation)
+    : key_(key), position_{head, head.seq}, published_(Published{head, head.seq, generation}) {}
 
 Status StoreChain::Append(store::Savepoint& savepoint, const Event& event) {
   encoded_.clear();

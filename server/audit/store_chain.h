@@ -17,8 +17,9 @@ namespace latchkey::audit {
 // Last() may be called from any thread.
 class StoreChain {
  public:
-  // `head` is the last row of the chain as it was loaded. `key` must outlive the chain.
-  StoreChain(const crypto::AuditKey& key, ChainHead head);
+  // `head` is the last row of the chain as it was loaded, `generation` the store's at that moment. `key` must outlive the
+  // chain.
+  StoreChain(const crypto::AuditKey& key, ChainHead head, Generation generation = {});
 
   // Adds the event as the next row. On error the head has not moved; the caller's savepoint rolls
   // back.

@@ -175,13 +175,16 @@ Result<std::vector<Damage>> ReadSpool(const std::vector<std::string>& directorie
   }
   for (const SegmentPath& segment : std::span(segments).first(used)) {
     ASSIGN_OR_RETURN(const ByteVector bytes, ReadSettled(segment.path));
-    if (segment.ordinal != previous + 1 || spool::UsedBytes(bytes) == 0) {
+    const auto header = spool::ParseHeader(bytes);
+    // Nothing can be missing in front of the chain's first record, whatever number its segment has: a chain that was
+    // begun anew goes on with the next spare.
+    const bool begins_here = previous == 0 && header && header->before == ChainHead{};
+    if ((segment.ordinal != previous + 1 && !begins_here) || spool::UsedBytes(bytes) == 0) {
       report("the segment " + spool::SegmentName(previous + 1) + " is missing or empty, but " +
              segment.path + " is there (name its directory with --archive if it was moved)");
       return damage;
     }
     previous = segment.ordinal;
-    const auto header = spool::ParseHeader(bytes);
     if (!header || header->chain_id != chain_id || header->before != ChainHead{seq, hash}) {
       report("the header of " + segment.path + " is damaged or of another chain");
       return damage;
