@@ -1,0 +1,210 @@
+#include "server/assembly.h"
+
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "server/service/catalog_verifier.h"
+#include "server/service/maintenance.h"
+
+namespace latchkey {
+namespace {
+
+constexpr const char* kAcceptAdvice =
+    "; put the right one back, or start with --accept-rollback if the loss is known and accepted";
+
+service::Settings SettingsOf(const config::Config& config) {
+  service::Settings settings;
+  settings.max_content_bytes = config.limits.max_content_bytes;
+  settings.hide_names = config.delivery.hide_names;
+  for (const config::ReservedPrefix& reserved : config.reserved_prefixes) {
+    settings.reserved_prefixes.push_back({reserved.owner, reserved.prefix});
+  }
+  return settings;
+}
+
+}  // namespace
+
+Refusal RefusalOf(const Error& error) {
+  return Refusal{error.code == Errc::kCorrupt ? ExitCodeOf(Errc::kCorrupt) : 1, error.message};
+}
+
+std::unique_ptr<keys::KekProvider> MakeKekProvider(const config::Config& config,
+                                                   const std::string& credentials_directory) {
+  if (!config.keys.kek_credential.empty()) {
+    return std::make_unique<keys::CredentialKekProvider>(credentials_directory,
+                                                         config.keys.kek_credential);
+  }
+  return std::make_unique<keys::FileKekProvider>(config.keys.kek_file);
+}
+
+Result<std::unique_ptr<keys::Keyring>> LoadKeyring(store::Store& store, keys::NumberedKek key) {
+  ASSIGN_OR_RETURN(store::Reader reader, store.Read());
+  std::vector<store::KekRow> keks;
+  std::vector<store::KeyringRow> rows;
+  RETURN_IF_ERROR(reader.ForEachKek([&](store::KekRow&& row) -> Status {
+    keks.push_back(std::move(row));
+    return {};
+  }));
+  RETURN_IF_ERROR(reader.ForEachKeyring([&](store::KeyringRow&& row) -> Status {
+    rows.push_back(std::move(row));
+    return {};
+  }));
+  return keys::Keyring::Load(store.store_id(), key.kek_id, std::move(key.kek), keks, rows);
+}
+
+Assembly::~Assembly() {
+  // A stop that was asked for reports its error; this one is the way out after an earlier failure.
+  [[maybe_unused]] const Status stopped = Stop();
+}
+
+std::unique_ptr<Assembly> Assembly::Open(const AssemblyOptions& options, Refusal* refusal) {
+  std::unique_ptr<Assembly> assembly(new Assembly());
+  if (Status status = assembly->OpenParts(options); !status) {
+    *refusal = RefusalOf(status.error());
+    if (assembly->key_trouble_) refusal->exit_code = keys::kKeyExitCode;
+    return nullptr;
+  }
+  return assembly;
+}
+
+// The key is read first: a bad key file is refused before the store is touched (rule K3).
+Status Assembly::OpenKeys(const AssemblyOptions& options) {
+  key_trouble_ = true;
+  ASSIGN_OR_RETURN(keys::NumberedKek key,
+                   MakeKekProvider(*options.config, options.credentials_directory)->LoadAny());
+  key_trouble_ = false;
+  store::Options store_options;
+  store_options.fatal = [fatal = options.fatal](const Error& error) {
+    fatal(error.message.c_str());
+  };
+  ASSIGN_OR_RETURN(store_, store::Store::Open(options.config->store.path,
+                                              store::OpenMode::kExclusive, store_options));
+  key_trouble_ = true;
+  ASSIGN_OR_RETURN(keyring_, LoadKeyring(*store_, std::move(key)));
+  key_trouble_ = false;
+  return {};
+}
+
+Status Assembly::CheckAnchor(const AssemblyOptions& options, store::Reader& reader,
+                             audit::ChainHead head) {
+  Result<std::optional<audit::Anchor>> anchor =
+      audit::ReadAnchor(options.config->anchor.path, keyring_->audit_key());
+  Status verdict;
+  if (!anchor) {
+    if (anchor.error().code != Errc::kCorrupt) return anchor.error();
+    verdict = Error{Errc::kConflict, anchor.error().message + kAcceptAdvice};
+  } else if (!anchor->has_value()) {
+    verdict = Error{Errc::kConflict,
+                    "the anchor " + options.config->anchor.path + " is missing" + kAcceptAdvice};
+  } else {
+    anchor_ = **anchor;
+    const audit::StorePosition position{store_->store_id(), store_->generation(), head};
+    verdict = audit::CheckAgainstAnchor(
+        *anchor_, position, [&](std::uint64_t seq) -> Result<std::optional<crypto::Hash>> {
+          ASSIGN_OR_RETURN(const std::vector<store::AuditRow> rows, reader.ListAudit(seq - 1, 1));
+          if (rows.empty() || rows[0].seq != seq) return std::optional<crypto::Hash>();
+          return std::optional<crypto::Hash>(rows[0].hash);
+        });
+  }
+  if (verdict) return {};
+  if (verdict.error().code != Errc::kConflict || !options.accept_rollback) return verdict;
+  Log(LogLevel::kWarn, "rollback accepted", {{"reason", verdict.error().message}});
+  rolled_back_ = true;
+  return {};
+}
+
+Status Assembly::OpenAudit(const AssemblyOptions& options, store::Reader& reader) {
+  ASSIGN_OR_RETURN(const std::optional<store::AuditRow> last, reader.LastAudit());
+  const audit::ChainHead head = last ? audit::ChainHead{last->seq, last->hash} : audit::ChainHead{};
+  RETURN_IF_ERROR(CheckAnchor(options, reader, head));
+  chain_ = std::make_unique<audit::StoreChain>(keyring_->audit_key(), head, store_->generation());
+
+  audit::AccessLogOptions log;
+  log.directory = options.config->audit.dir;
+  log.server_id = options.config->server_id;
+  log.accept_rollback = options.accept_rollback;
+  log.segment_bytes = limits::kSpoolSegmentBytes;
+  log.reserve_bytes = limits::kSpoolBytes;
+  log.on_fatal = options.fatal;
+  if (anchor_ && anchor_->access_chain == audit::AccessChainId(log.server_id))
+    log.durable = anchor_->access;
+  ASSIGN_OR_RETURN(access_, audit::AccessLog::Open(keyring_->audit_key(), std::move(log)));
+  rolled_back_ = rolled_back_ || access_->recovery().behind_durable;
+  return {};
+}
+
+Status Assembly::RecordStart() {
+  if (access_->recovery().cut) {
+    Log(LogLevel::kWarn, "the torn tail of the audit spool was cut",
+        {{"bytes", access_->recovery().cut_bytes},
+         {"head_seq", access_->recovery().head_after.seq}});
+    RETURN_IF_ERROR(service::RecordTailCut(*access_, SystemClock()));
+  }
+  if (!rolled_back_) return {};
+  return service::RecordAcceptedRollback(*store_, *chain_, *access_,
+                                         service::OperatorActor(::getuid()), SystemClock());
+}
+
+Status Assembly::OpenParts(const AssemblyOptions& options) {
+  settings_ = SettingsOf(*options.config);
+  RETURN_IF_ERROR(OpenKeys(options));
+  catalog::RootRef root;
+  {
+    ASSIGN_OR_RETURN(store::Reader reader, store_->Read());
+    ASSIGN_OR_RETURN(root, catalog::LoadRoot(reader, service::CatalogVerifier(*keyring_)));
+    RETURN_IF_ERROR(OpenAudit(options, reader));
+  }
+  catalog_ = std::make_unique<catalog::Catalog>(root);
+  ASSIGN_OR_RETURN(feed_, feed::Feed::Load(store_.get(), root, SystemClock()));
+  cache_ = std::make_unique<service::SealedCache>();
+  writer_ = std::make_unique<service::Writer>(services().WriterParts());
+  store_->Start(writer_.get());
+
+  audit::HeadKeeperOptions heads;
+  heads.store_id = store_->store_id();
+  heads.anchor_path = options.config->anchor.path;
+  heads.record_in_store = [this](const audit::Event& event) {
+    return service::AppendToStoreChain(*store_, *chain_, event);
+  };
+  heads.on_fatal = options.fatal;
+  heads.clock = &SystemClock();
+  heads_ = std::make_unique<audit::HeadKeeper>(keyring_->audit_key(), *chain_, *access_,
+                                               std::move(heads));
+  if (Status recorded = RecordStart(); !recorded) {
+    // The anchor must not move on: the next start has to ask again.
+    heads_.reset();
+    return recorded;
+  }
+  return heads_->RunOnce();
+}
+
+void Assembly::StartHeads() {
+  heads_->Start();
+}
+
+Status Assembly::Stop() {
+  if (stopped_) return {};
+  stopped_ = true;
+  if (feed_) feed_->Stop();
+  Status heads;
+  if (heads_) heads = heads_->Stop();
+  if (store_) store_->Stop();
+  return heads;
+}
+
+service::Services Assembly::services() {
+  service::Services services;
+  services.store = store_.get();
+  services.catalog = catalog_.get();
+  services.feed = feed_.get();
+  services.keys = keyring_.get();
+  services.chain = chain_.get();
+  services.access = access_.get();
+  services.writer = writer_.get();
+  services.cache = cache_.get();
+  services.clock = &SystemClock();
+  services.settings = &settings_;
+  return services;
+}
+
+}  // namespace latchkey

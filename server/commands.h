@@ -1,0 +1,47 @@
+// The commands of latchkeyd besides `serve`. Each prints its result to stdout, its refusal to stderr (one line), and
+// returns the exit code (docs/messages.md).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/assembly.h"
+#include "server/config/config.h"
+#include "server/service/write_clients.h"
+
+namespace latchkey {
+
+// Prints "latchkeyd: error: ..." and returns the exit code.
+int Refuse(const Refusal& refusal);
+
+struct InitOptions {
+  std::string admin;
+  bool no_recovery = false;
+};
+// Makes key file, store, first automation client and anchor; refuses when one of them exists. Without no_recovery it shows
+// the recovery copy on the terminal and asks for 8 characters of it first (rule K5).
+int RunInit(const config::Config& config, const std::string& credentials_directory,
+            const InitOptions& options);
+
+struct CheckCommandOptions {
+  std::optional<config::Config> config;  // absent: store and kek are given
+  std::string store;                     // a backup, instead of the configured store
+  std::string kek;                       // key file, instead of the configured one
+  std::vector<std::string> archives;     // directories with older segments of the spool
+  std::string credentials_directory;
+};
+int RunCheck(const CheckCommandOptions& options);
+
+struct ClientSetOptions {
+  std::string name;
+  service::ClientBitChanges changes;
+};
+// Works on the store itself; refused while a server holds it.
+int RunClientSet(const config::Config& config, const std::string& credentials_directory,
+                 const ClientSetOptions& options);
+
+// Beside a running server too. The key is never in a backup.
+int RunBackup(const config::Config& config, const std::string& target);
+
+}  // namespace latchkey
