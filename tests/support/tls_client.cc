@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 
 #include "common/base/unique_fd.h"
@@ -135,6 +136,7 @@ void ParseHeaders(HttpResponse* response) {
 
 TlsClient::TlsClient(ClientOptions options) : state_(std::make_unique<State>()) {
   tls::InitOpenSsl();
+  std::signal(SIGPIPE, SIG_IGN);  // SSL_write uses write(2)
   state_->options = std::move(options);
   state_->context.reset(SSL_CTX_new(TLS_client_method()));
   SSL_CTX* context = state_->context.get();

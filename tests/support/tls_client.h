@@ -28,6 +28,12 @@ struct HttpResponse {
   std::map<std::string, std::string> headers;  // names in lower case
   std::string head;                            // raw, with the empty line
   std::string body;
+
+  // The value of a header, named in lower case; empty when it is absent.
+  std::string header(const std::string& name) const {
+    const auto found = headers.find(name);
+    return found == headers.end() ? "" : found->second;
+  }
 };
 
 // A saved session, to be offered by a later client.
