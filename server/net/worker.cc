@@ -312,7 +312,7 @@ void Worker::SweepSome() {
     sweep_.pop_back();
     if (!peer) continue;
     Connection* c = Of(peer);
-    if (!IsJudged(c)) {
+    if (!c->dead && !IsJudged(c)) {
       c->dead = true;
       Touch(peer);
     }
