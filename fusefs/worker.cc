@@ -103,7 +103,8 @@ int Serve(const WorkerSetup& setup, mount::Session& session, control::ControlSer
 
 int RunWorker(const WorkerSetup& setup, const journal::Handover& handover) {
   ::signal(SIGPIPE, SIG_IGN);
-  const ArenaOptions arena{limits::kMountArenaBytes, setup.config.allow_unlocked, true};
+  const ArenaOptions arena{limits::kMountArenaBytes, setup.config.allow_unlocked, true,
+                           /*prefault=*/false};
   if (const Status made = InitSecretArena(arena); !made) return Fail(made.error());
   if (const Status library = client::InitHttpLibrary(); !library) return Fail(library.error());
   // Both need root's directory, so they come before the session drops privileges.

@@ -97,6 +97,7 @@ Status MakeArena(bool allow_unlocked) {
   ArenaOptions arena;
   arena.size_bytes = limits::kArenaBytes;
   arena.allow_unlocked = allow_unlocked;
+  arena.prefault = false;
   return InitSecretArena(arena);
 }
 

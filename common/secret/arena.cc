@@ -132,9 +132,9 @@ Result<std::unique_ptr<LockedArena>> LockedArena::Make(const ArenaOptions& optio
   // kind: it gets neither.
   static_cast<void>(::madvise(base, size, MADV_DONTFORK));
   ASAN_UNPOISON_MEMORY_REGION(base, size);  // marks of an earlier mapping at this address
-  // Touch every page now, so that a shortage of memory shows at the start and not as SIGBUS in a
-  // read.
-  std::memset(base, 0, size);
+  // Fresh pages read as zero. Touching them all shows a shortage of memory at the start and not as
+  // SIGBUS in a read; memory that mlock has locked is populated already.
+  if (options.prefault) std::memset(base, 0, size);
   return std::unique_ptr<LockedArena>(new LockedArena(base, size, backing));
 }
 

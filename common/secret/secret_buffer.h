@@ -19,6 +19,9 @@ struct ArenaOptions {
   std::size_t size_bytes;       // rounded up to pages; the arena never grows
   bool allow_unlocked = false;  // false: failure to lock is an error
   bool try_secret_memory = true;
+  // False: secret memory becomes resident as it is first used, and stays so. For an arena whose size is a worst case
+  // (one content of the hard limit) that hardly ever occurs.
+  bool prefault = true;
 };
 
 // Makes the process's arena. Call once in main before any thread starts; a second call is
