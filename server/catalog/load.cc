@@ -111,8 +111,8 @@ class Loader {
   }
 
   Status LoadGrants() {
-    ASSIGN_OR_RETURN(const store::Counts counts, reader_.Count());
-    grants_.reserve(counts.grants);
+    ASSIGN_OR_RETURN(const std::uint64_t count, reader_.CountGrants());
+    grants_.reserve(count);
     std::vector<SecretId> of_group;
     GroupId group;
     const auto finish = [&] {

@@ -19,7 +19,8 @@ namespace {
 
 using store::ChangeKind;
 
-// Replies are sent in rounds of this size, so that the first ones do not wait for the rest to be worked out.
+// Replies are sent in rounds of this size, so that the first ones do not wait for the rest to be
+// worked out.
 constexpr std::size_t kRepliesPerRound = 16;
 
 bool IsMember(const catalog::Client& client, std::uint32_t group) {
@@ -98,7 +99,8 @@ class Feed::Impl {
   MonotonicTime next_flush_;
   bool stopping_ = false;
 
-  // Clients whose acknowledgement a failed job did not write. Shared with the jobs, which may outlive the feed.
+  // Clients whose acknowledgement a failed job did not write. Shared with the jobs, which may
+  // outlive the feed.
   const std::shared_ptr<Guarded<std::vector<ClientId>>> unwritten_ =
       std::make_shared<Guarded<std::vector<ClientId>>>();
   std::jthread thread_;

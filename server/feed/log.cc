@@ -66,7 +66,8 @@ std::optional<VersionNumber> ServedVersions::At(Generation generation,
                                                 const catalog::Client& client) const {
   if (generation.value == 0 || generation < complete_since_) return std::nullopt;
   const auto after = [generation](const auto& item) { return generation < item.generation; };
-  // A grant or a membership that came later may be what lets the client read: then it has not said yet that it serves it.
+  // A grant or a membership that came later may be what lets the client read: then it has not said
+  // yet that it serves it.
   const auto joined = joined_.find(client.row.id);
   if (joined != joined_.end() && generation < joined->second) return std::nullopt;
   for (const Granted& granted : granted_) {

@@ -1,4 +1,5 @@
-// The change log in memory, compact: 100 000 entries of 40 bytes. Internal to the feed; not thread-safe.
+// The change log in memory, compact: 100 000 entries of 40 bytes. Internal to the feed; not
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -57,8 +58,8 @@ class ServedVersions {
  public:
   ServedVersions(const ChangeLog& log, const catalog::Secret& secret);
 
-  // The version that a client serves which acknowledged `generation`; nullopt when the log cannot tell, or when the client
-  // was given the secret only after that generation.
+  // The version that a client serves which acknowledged `generation`; nullopt when the log cannot
+  // tell, or when the client was given the secret only after that generation.
   std::optional<VersionNumber> At(Generation generation, const catalog::Client& client) const;
 
  private:

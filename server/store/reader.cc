@@ -211,6 +211,11 @@ Result<Counts> Reader::Count() {
   return counts;
 }
 
+Result<std::uint64_t> Reader::CountGrants() {
+  ASSIGN_OR_RETURN(const std::int64_t count, connection_->QueryInt("SELECT count(*) FROM grants"));
+  return static_cast<std::uint64_t>(count);
+}
+
 Status Reader::ForEachClient(const Visit<ClientRow>& visit) {
   Statement s = connection_->Prepare("SELECT " CLIENT_COLUMNS " FROM clients ORDER BY id");
   return Walk(s, "clients", ReadClient, visit);

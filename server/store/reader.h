@@ -54,7 +54,9 @@ class Reader {
   Status Begin();
 
   Result<StoreInfo> Info();
+  // Counts walk the tables: for `check` and metrics, not for start-up.
   Result<Counts> Count();
+  Result<std::uint64_t> CountGrants();
 
   // Walks of whole tables, in the order named: clients and groups by id; memberships by (client,
   // group); grants by (group, secret); secrets by id, live and deleted.

@@ -128,8 +128,9 @@ class Connection {
   void ClearTrouble() { trouble_ = Trouble::kNone; }
   bool in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
   sqlite3* raw() const { return db_.get(); }
-  // While set, every step is refused once the transaction is gone or the storage had trouble. SQLite rolls a whole
-  // transaction back by itself after such an error; what follows would commit on its own, statement by statement.
+  // While set, every step is refused once the transaction is gone or the storage had trouble.
+  // SQLite rolls a whole transaction back by itself after such an error; what follows would commit
+  // on its own, statement by statement.
   void RequireTransaction(bool require) { transaction_required_ = require; }
   // Pages in the write-ahead log after the last commit of this connection.
   int wal_pages() const { return wal_pages_; }

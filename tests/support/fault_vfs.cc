@@ -153,8 +153,9 @@ FORWARD(ShmLock, xShmLock(Of(file)->inner(), offset, n, flags), int offset, int 
 FORWARD(ShmUnmap, xShmUnmap(Of(file)->inner(), remove), int remove)
 #undef FORWARD
 
-// Those of the real file: powersafe overwrite above all. Without it SQLite pads a commit with copies
-// of its last frame, and a failed write of the padding comes after a commit that is valid already.
+// Those of the real file: powersafe overwrite above all. Without it SQLite pads a commit with
+// copies of its last frame, and a failed write of the padding comes after a commit that is valid
+// already.
 int Characteristics(sqlite3_file* file) {
   return Of(file)->inner()->pMethods->xDeviceCharacteristics(Of(file)->inner());
 }

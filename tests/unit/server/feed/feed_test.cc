@@ -61,7 +61,8 @@ class Mailbox {
   std::multimap<int, Answer> answers_;
 };
 
-// The store, the catalog and the feed wired as the server wires them: every Do is one job, published after its commit.
+// The store, the catalog and the feed wired as the server wires them: every Do is one job,
+// published after its commit.
 class World : public store::CommitObserver {
  public:
   World() : store_(this) { LoadFeed(); }
@@ -206,7 +207,8 @@ class World : public store::CommitObserver {
   std::unique_ptr<Feed> feed_;
 };
 
-// Two clients in two groups: client 1 in group 1, client 2 in group 2; secret "one" granted to 1, "two" to 2, "both" to both.
+// Two clients in two groups: client 1 in group 1, client 2 in group 2; secret "one" granted to 1,
+// "two" to 2, "both" to both.
 Generation Populate(World& world) {
   for (int i = 1; i <= 2; ++i) {
     world.AddClient(i);

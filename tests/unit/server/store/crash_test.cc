@@ -24,7 +24,8 @@ using testing::TempDir;
 
 constexpr int kThreads = 8;
 
-// The child: eight threads write whole use cases for ever and tell each acknowledged id through the pipe. Never returns.
+// The child: eight threads write whole use cases for ever and tell each acknowledged id through the
+// pipe. Never returns.
 [[noreturn]] void WriteUntilKilled(const std::filesystem::path& path, int pipe,
                                    std::int64_t first_id) {
   auto opened = Store::Open(path, OpenMode::kExclusive, {});
@@ -54,7 +55,8 @@ constexpr int kThreads = 8;
   ::_exit(6);
 }
 
-// Reads acknowledged ids until `wanted` were seen, kills the child, and reads what it had still said.
+// Reads acknowledged ids until `wanted` were seen, kills the child, and reads what it had still
+// said.
 std::set<std::int64_t> KillAfter(pid_t child, int pipe, std::size_t wanted) {
   std::set<std::int64_t> acknowledged;
   std::int64_t id = 0;

@@ -1,4 +1,5 @@
-// What one who writes the file, or a bad disk, can do to the store: with the real keys above it (F09, F10, rules G1, G2).
+// What one who writes the file, or a bad disk, can do to the store: with the real keys above it
+// (F09, F10, rules G1, G2).
 #include <sqlite3.h>
 
 #include <catch2/catch.hpp>
@@ -100,7 +101,8 @@ const Original& TheOriginal() {
   return original;
 }
 
-// Reads everything that a server would: "" when all of it is right, "error" when something refused, else what is wrong.
+// Reads everything that a server would: "" when all of it is right, "error" when something refused,
+// else what is wrong.
 std::string ReadAll(const std::filesystem::path& path) {
   const Original& original = TheOriginal();
   auto store = Store::Open(path, OpenMode::kExclusive, {});

@@ -25,7 +25,8 @@ using testing::Must;
 using testing::TempDir;
 using testing::VersionRowOf;
 
-// One whole use case: secret, version, content, audit, change. Content of some pages, so that a commit has many writes.
+// One whole use case: secret, version, content, audit, change. Content of some pages, so that a
+// commit has many writes.
 Status WriteSecret(Savepoint& savepoint, std::int64_t id) {
   RETURN_IF_ERROR(savepoint.InsertSecret(
       testing::SecretRowOf(id, "secret-" + std::to_string(id), id * 100 + 1)));
@@ -38,7 +39,8 @@ Status WriteSecret(Savepoint& savepoint, std::int64_t id) {
   return savepoint.AppendChange({{}, ChangeKind::kSecret, {id}, {}, {}, "", {}, {}});
 }
 
-// What is wrong with a store in which these secrets were acknowledged; empty when all is well. `may_be` may or may not be there.
+// What is wrong with a store in which these secrets were acknowledged; empty when all is well.
+// `may_be` may or may not be there.
 std::string Examine(Store& store, const std::set<std::int64_t>& acknowledged,
                     const std::set<std::int64_t>& may_be) {
   auto reader = store.Read();
@@ -87,7 +89,8 @@ struct Run {
   bool opened = false;
 };
 
-// Opens the store through the failing VFS and writes ten secrets, each with its own commit, then stops. `first`: their first id.
+// Opens the store through the failing VFS and writes ten secrets, each with its own commit, then
+// stops. `first`: their first id.
 Run WriteTen(const std::filesystem::path& path, std::int64_t first) {
   Run run;
   std::atomic<int> fatal = 0;
@@ -226,7 +229,8 @@ TEST_CASE("A job that swallows a failure of the storage is refused all the same"
   Must(store->RunJob([](Savepoint& s) { return s.PutSetting("half", AsBytes("whole")); }));
 }
 
-// Writes secrets while recording, and looks at crash images after some of them. The first thing that is wrong, or nothing.
+// Writes secrets while recording, and looks at crash images after some of them. The first thing
+// that is wrong, or nothing.
 std::string LosePower(std::mt19937_64& random, int commits, int images_each) {
   const TempDir dir;
   const auto path = dir / "s.db";
@@ -240,7 +244,8 @@ std::string LosePower(std::mt19937_64& random, int commits, int images_each) {
   std::set<std::int64_t> acknowledged;
   std::string wrong;
   for (std::int64_t id = 1; id <= commits && wrong.empty(); ++id) {
-    // In the middle of a job: pages may have gone to the log before the commit. After it: only synced bytes count.
+    // In the middle of a job: pages may have gone to the log before the commit. After it: only
+    // synced bytes count.
     const auto look = [&](const std::set<std::int64_t>& may_be) {
       for (int i = 0; i < images_each && wrong.empty(); ++i) {
         const TempDir image;

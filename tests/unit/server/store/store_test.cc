@@ -619,6 +619,19 @@ TEST_CASE("A backup is one state, private, complete and never overwrites", "[sto
   CHECK(Must(reader.CheckIntegrity()).empty());
 }
 
+TEST_CASE("A snapshot beside the server sees its commits and cannot write", "[store]") {
+  StoreFixture store;
+  Must(store->RunJob([](Savepoint& s) { return s.InsertClient(ClientRowOf(1, "a")); }));
+  const auto snapshot = Must(Store::Open(store.path(), OpenMode::kSnapshot, {}));
+  CHECK(snapshot->generation() == Generation{1});
+  CHECK(Must(Must(snapshot->Read()).Count()).clients == 1);
+  Must(store->RunJob([](Savepoint& s) { return s.InsertClient(ClientRowOf(2, "b")); }));
+  CHECK(Must(Must(snapshot->Read()).Count()).clients == 2);
+  CHECK_FALSE(snapshot->RunJob([](Savepoint&) { return Status(); }).has_value());
+  const TempDir dir;
+  CHECK(Must(snapshot->Backup(dir / "copy.db")) == Generation{2});
+}
+
 TEST_CASE("A reader sees one state while writes go on", "[store]") {
   StoreFixture store;
   Must(store->RunJob([](Savepoint& s) { return s.InsertClient(ClientRowOf(1, "a")); }));
