@@ -99,7 +99,8 @@ class Feed {
   Generation generation() const;
 
   // Answers every waiter with nothing (200, no changes), writes the acknowledgements and stops the
-  // thread. Idempotent. Call it before the store stops.
+  // thread. Idempotent. The order at shutdown: Feed::Stop, Store::Stop, then destroy the feed. A
+  // bookkeeping job that was submitted before still commits, and its commit is published to the feed.
   void Stop();
 
  private:

@@ -66,10 +66,7 @@ class Mailbox {
 class World : public store::CommitObserver {
  public:
   World() : store_(this) { LoadFeed(); }
-  ~World() override {
-    feed_.reset();
-    store_.Close();
-  }
+  ~World() override { StopAll(); }
 
   void JobBegin() override { before_ = editor_.Snapshot(); }
   void JobRolledBack() override { editor_.Reset(*before_); }
@@ -86,8 +83,7 @@ class World : public store::CommitObserver {
     return Must(store_->RunJob([&](store::Savepoint& s) { return run(s, editor_); }));
   }
   void Restart() {
-    feed_.reset();
-    store_.Close();
+    StopAll();
     store_.Open(this);
     LoadFeed();
   }
@@ -195,6 +191,12 @@ class World : public store::CommitObserver {
   StoreFixture& store() { return store_; }
 
  private:
+  // The order that the feed asks for: its last job may still be on its way when it stopped.
+  void StopAll() {
+    feed_->Stop();
+    store_.Close();
+    feed_.reset();
+  }
   void LoadFeed() {
     // The rows are those the editor made: the catalog needs no loading here.
     feed_ = Must(Feed::Load(&*store_, editor_.Snapshot(), SystemClock()));
