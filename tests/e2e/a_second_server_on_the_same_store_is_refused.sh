@@ -18,7 +18,7 @@ Refused() {  # Refused WHAT TEXT COMMAND...
 sed 's/^port = .*/port = 0/; s|^port_file = .*|port_file = "'"$T"'/port2"|' "$T/latchkeyd.toml" >"$T/second.toml"
 Refused "a second server" "in use\|already\|holds" "$BIN/latchkeyd" serve --config "$T/second.toml"
 Refused "client set beside a server" "in use\|already\|holds\|stop" "$BIN/latchkeyd" client set app --disable --config "$T/latchkeyd.toml"
-Refused "a second init" "exist" "$BIN/latchkeyd" init --config "$T/latchkeyd.toml" --admin other --no-recovery
+Refused "a second init" "already there" "$BIN/latchkeyd" init --config "$T/latchkeyd.toml" --admin other --no-recovery
 
 # Another store that wants the same port.
 mkdir "$T/other"

@@ -30,7 +30,7 @@ AtLeast() { [ "$(Acked)" -ge "$1" ]; }
 for mark in 150 400 650; do
   WaitUntil 120 "$mark acknowledged writes" AtLeast $mark
   KillServer
-  StartServer
+  RestartServer
   Expect "the port after the restart" "$SERVER_PORT" "$port"
 done
 for pid in "${writers[@]}"; do wait "$pid"; done

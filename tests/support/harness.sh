@@ -179,8 +179,13 @@ StopMount() {
   EndProcess "$FS_PID"
   FS_PID=
 }
-# The worker is the keeper's child that serves requests; `status` names it.
-WorkerPid() { "$BIN/latchkey-fs" status --config "$T/latchkey-fs.toml" | sed -n 's/.*"worker_pid": *\([0-9]*\).*/\1/p'; }
+# The worker is the one child of the keeper that runs more than one thread; waker and notifier have one each.
+WorkerPid() {
+  local child
+  for child in $(cat "/proc/$FS_PID/task/$FS_PID/children" 2>/dev/null); do
+    if [ "$(sed -n 's/^Threads:\t//p' "/proc/$child/status" 2>/dev/null || echo 0)" -gt 1 ]; then echo "$child"; fi
+  done | tail -n 1
+}
 
 # ---- Container ---------------------------------------------------------------------------------------------------------
 
