@@ -34,10 +34,9 @@ class Mailbox {
  public:
   Reply For(int key) {
     return [this, key](Answer answer) {
-      {
-        const std::lock_guard lock(mutex_);
-        answers_.emplace(key, std::move(answer));
-      }
+      // Notified under the lock: the test may end as soon as it sees the answer.
+      const std::lock_guard lock(mutex_);
+      answers_.emplace(key, std::move(answer));
       arrived_.notify_all();
     };
   }
@@ -492,11 +491,9 @@ TEST_CASE("Ten thousand waiters of which ten hold the secret: those ten are woke
   std::size_t total = 0;
   for (int i = 1; i <= kClients; ++i) {
     Must(world.feed().Ask({ClientId{i}, start, {}, kLong}, [&, i](Answer answer) {
-      {
-        const std::lock_guard lock(mutex);
-        for (const Changed& changed : answer.changed) woken[changed.name].insert(i);
-        ++total;
-      }
+      const std::lock_guard lock(mutex);
+      for (const Changed& changed : answer.changed) woken[changed.name].insert(i);
+      ++total;
       arrived.notify_all();
     }));
   }
