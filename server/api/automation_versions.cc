@@ -87,8 +87,9 @@ void AnswerContents(Exchange& exchange, const Asked& asked) {
   char* at = Put(body.data(), kHead);
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const catalog::Secret& secret = *asked.found[i];
-    auto content = service::OpenVersionOf(exchange.services(), secret, secret.current());
-    if (!content) return FailOpening(exchange, secret, content.error());
+    auto opened = service::OpenVersionOf(exchange.services(), secret, secret.current());
+    if (!opened) return FailOpening(exchange, secret, opened.error());
+    const SecretBuffer* content = &opened->content;
     if (content->size() != secret.size_bytes())
       return FailOpening(exchange, secret,
                          {Errc::kCorrupt, "the current version's row belongs to something else"});
@@ -139,23 +140,22 @@ void RequestContentsAtVersion(Exchange& exchange) {
   if (RefusedWithoutContentBit(exchange)) return;
   const catalog::Secret* secret = exchange.root.FindSecret(std::string_view(request->name));
   if (secret == nullptr) return exchange.NotFound();
-  auto sealed = service::FetchSealed(exchange.services(), VersionId{request->version});
-  auto content = service::OpenVersionOf(exchange.services(), *secret, VersionId{request->version});
-  if (!content)
-    return FailOpening(
-        exchange, *secret,
-        content.error().code == Errc::kNotFound ? Error{Errc::kNotFound, ""} : content.error());
+  const auto opened =
+      service::OpenVersionOf(exchange.services(), *secret, VersionId{request->version});
+  if (!opened && opened.error().code == Errc::kNotFound) return exchange.NotFound();
+  if (!opened) return FailOpening(exchange, *secret, opened.error());
+  const SecretBuffer& content = opened->content;
   constexpr std::string_view kHead = "{\"secret\":\"";
   constexpr std::string_view kTail = "\"}";
-  const std::size_t encoded = wire::Base64EncodedSize(content->size());
+  const std::size_t encoded = wire::Base64EncodedSize(content.size());
   const std::size_t body_bytes = kHead.size() + encoded + kTail.size();
   const std::span<char> body = exchange.responder.Start(200, "application/json", {}, body_bytes);
   if (body.size() < body_bytes)
     return exchange.Fail({Errc::kUnavailable, "no room for the answer"});
   char* at = Put(body.data(), kHead);
-  wire::Base64Encode(content->bytes(), at);
+  wire::Base64Encode(content.bytes(), at);
   Put(at + encoded, kTail);
-  RecordContentRead(exchange, *secret, sealed ? (*sealed)->info.number : VersionNumber{});
+  RecordContentRead(exchange, *secret, opened->number);
 }
 
 void ListSecretVersions(Exchange& exchange) {

@@ -25,7 +25,10 @@ struct Frame {
 
 class Worker final : public net::Handler {
  public:
-  Worker(const Dependencies& dependencies, std::shared_ptr<const RouteTable> routes);
+  // kWithout: requests of this handler are not entered as the last time their client was seen.
+  enum class Sightings { kWith, kWithout };
+  Worker(const Dependencies& dependencies, std::shared_ptr<const RouteTable> routes,
+         Sightings sightings = Sightings::kWith);
 
   void Handle(const net::Request& request, net::Responder& responder) noexcept override;
   bool Commit() noexcept override;
@@ -34,8 +37,15 @@ class Worker final : public net::Handler {
   identity::Authenticator& authenticator() const { return *dependencies_.authenticator; }
 
   // Adds an event of the batch; who and when are filled in. The texts are copied.
+  template <class Fill>
   void Record(const service::Actor& actor, audit::EventType type, audit::Outcome outcome,
-              const std::function<void(audit::Event&)>& fill);
+              const Fill& fill) {
+    audit::Event event =
+        actor.Event(type, outcome, services().clock->Now().time_since_epoch().count());
+    fill(event);
+    event.secret_name = event.secret_name.substr(0, limits::kMaxNameBytes);
+    batch_.Add(event);
+  }
 
   // Valid until the next call. Built once per version and name, kept for a bounded number of versions.
   const Frame& FrameOf(const catalog::Secret& secret);
@@ -47,7 +57,6 @@ class Worker final : public net::Handler {
   static constexpr std::size_t kScratchBytes = 64 * 1024;
   static constexpr std::size_t kFrames = 4096;
 
-  struct Judged;
   void Judge(const net::Request& request, net::Responder& responder);
   bool DeliverFast(const net::Request& request, net::Responder& responder);
   // Authenticates; on refusal answers (or sees to the creation of the client) and gives nothing.
@@ -58,6 +67,7 @@ class Worker final : public net::Handler {
 
   const Dependencies dependencies_;
   const std::shared_ptr<const RouteTable> routes_;
+  const Sightings sightings_;
   audit::EventBatch batch_;
   SecretBuffer scratch_;
   SecretBuffer large_scratch_;
@@ -92,7 +102,8 @@ class Exchange {
   void NotFound() { Answer(ErrorReply(404)); }
   void BadJson() { Answer(ErrorReply(400, "Unable to process JSON")); }
 
-  void RecordRead(audit::EventType type, const std::function<void(audit::Event&)>& fill) {
+  template <class Fill>
+  void RecordRead(audit::EventType type, const Fill& fill) {
     worker.Record(actor(), type, audit::Outcome::kAllowed, fill);
   }
   void RecordRefusal(const char* detail, std::string_view secret_name);

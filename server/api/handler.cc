@@ -105,8 +105,9 @@ class LateResponder final : public net::Responder {
 
 }  // namespace
 
-Worker::Worker(const Dependencies& dependencies, std::shared_ptr<const RouteTable> routes)
-    : dependencies_(dependencies), routes_(std::move(routes)) {}
+Worker::Worker(const Dependencies& dependencies, std::shared_ptr<const RouteTable> routes,
+               Sightings sightings)
+    : dependencies_(dependencies), routes_(std::move(routes)), sightings_(sightings) {}
 
 bool Worker::Commit() noexcept {
   if (batch_.empty()) return true;
@@ -116,15 +117,6 @@ bool Worker::Commit() noexcept {
     Log(LogLevel::kError, "answers withheld: no audit record",
         {{"error", written.error().message}});
   return written.has_value();
-}
-
-void Worker::Record(const service::Actor& actor, audit::EventType type, audit::Outcome outcome,
-                    const std::function<void(audit::Event&)>& fill) {
-  audit::Event event =
-      actor.Event(type, outcome, services().clock->Now().time_since_epoch().count());
-  fill(event);
-  event.secret_name = event.secret_name.substr(0, limits::kMaxNameBytes);
-  batch_.Add(event);
 }
 
 Result<MutableBytes> Worker::Scratch(std::size_t size_bytes) {
@@ -211,7 +203,7 @@ std::optional<Principal> Worker::Authenticate(const catalog::Root& root,
   identity::Identified identified =
       authenticator().Identify(root, {request.certificate, request.has_forwarded_identity,
                                       request.local_port, request.peer_address});
-  if (identified.sighting)
+  if (identified.sighting && sightings_ == Sightings::kWith)
     services().writer->RecordSighting(identified.sighting->client, identified.sighting->expiration);
   if (identified.principal) return identified.principal;
   if (identified.missing && may_create && authenticator().AdmitCreation()) {
@@ -231,12 +223,13 @@ std::optional<Principal> Worker::Authenticate(const catalog::Root& root,
   return std::nullopt;
 }
 
-// The row is made by the writer; then the very same request is handled by a handler of its own, which finds the client.
+// The row is made by the writer; then the very same request is handled by a handler of its own, which finds the client. The
+// request that creates a client does not count as seeing it (API spec 2.4).
 void Worker::CreateThenHandle(const net::Request& request, net::Responder& responder,
                               identity::MissingClient missing) {
   const std::shared_ptr<net::DeferredReply> deferred = responder.Defer();
   auto kept = std::make_shared<KeptRequest>(request);
-  auto handler = std::make_shared<Worker>(dependencies_, routes_);
+  auto handler = std::make_shared<Worker>(dependencies_, routes_, Sightings::kWithout);
   service::Actor server = service::Actor::Server("automatic", kept->address, request.id.value);
   service::Intent intent;
   intent.attempted = audit::EventType::kClientAutoCreate;

@@ -111,13 +111,23 @@ Result<std::vector<store::VersionInfo>> VersionsBelow(const Services& services,
   return Verified(services, secret, reader.ListVersionsBelow(secret.id(), bound, limit));
 }
 
-Result<SecretBuffer> OpenVersionOf(const Services& services, const catalog::Secret& secret,
-                                   VersionId version) {
-  ASSIGN_OR_RETURN(const SealedRef sealed, FetchSealed(services, version));
+Result<OpenedVersion> OpenVersionOf(const Services& services, const catalog::Secret& secret,
+                                    VersionId version) {
+  // Only current versions come from the cache: an old one may have been pruned since it was put there.
+  SealedRef sealed;
+  if (version == secret.current()) {
+    ASSIGN_OR_RETURN(sealed, FetchSealed(services, version));
+  } else {
+    ASSIGN_OR_RETURN(store::VersionRow row, services.store->LoadVersion(version));
+    sealed = std::make_shared<const store::VersionRow>(std::move(row));
+  }
   if (sealed->info.secret != secret.id()) return Error{Errc::kNotFound, ""};
   auto opened = services.keys->OpenVersion(sealed->info, sealed->sealed, sealed->wrapped);
-  if (!opened) services.cache->Forget(version);
-  return opened;
+  if (!opened) {
+    services.cache->Forget(version);
+    return std::move(opened).error();
+  }
+  return OpenedVersion{std::move(*opened), sealed->info.number};
 }
 
 Access ExplainAccess(const catalog::Root& root, std::string_view client_name,

@@ -34,9 +34,13 @@ Result<std::vector<store::VersionInfo>> VersionsBelow(const Services& services,
                                                       std::optional<VersionNumber> below,
                                                       std::size_t limit);
 
-// Content of any version of `secret`. kNotFound when the version does not exist or belongs to another secret.
-Result<SecretBuffer> OpenVersionOf(const Services& services, const catalog::Secret& secret,
-                                   VersionId version);
+// Content of any version of `secret`. kNotFound when the version does not exist (any more) or belongs to another secret.
+struct OpenedVersion {
+  SecretBuffer content;
+  VersionNumber number;
+};
+Result<OpenedVersion> OpenVersionOf(const Services& services, const catalog::Secret& secret,
+                                    VersionId version);
 
 struct Access {
   catalog::acl::Decision decision;

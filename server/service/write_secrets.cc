@@ -256,6 +256,9 @@ Result<Nothing> DeleteSecret(WriteContext& context, const std::string& name, Del
   RETURN_IF_ERROR(CheckStillAutomation(context));
   ASSIGN_OR_RETURN(Working secret, FindLive(context, name));
   if (mode == DeletionMode::kHard) {
+    ASSIGN_OR_RETURN(const std::vector<store::VersionInfo> versions,
+                     context.tx.reader().ListVersions(secret.row.id, 0, secret.row.newest_number));
+    for (const store::VersionInfo& version : versions) context.keys.ForgetDek(version.id);
     RETURN_IF_ERROR(context.DeleteSecret(secret.row.id));
   } else {
     Working deleted = secret;

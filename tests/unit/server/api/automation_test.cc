@@ -228,6 +228,19 @@ TEST_CASE("versions are listed newest first, also within one second", "[api]") {
   CHECK(server.Get(Path("v", "/versions?versionIdx=x&numVersions=1")).status == 404);
 }
 
+TEST_CASE("a pruned version cannot be read any more, even if it was a moment ago", "[api]") {
+  ServerFixture server;
+  server.AddSecret("gone", "first");
+  const std::string first = TextOf(Json(server.Get(Path("gone"))), "version");
+  const std::string at = std::string(kSecrets) + "/request/contents-at-version";
+  const std::string asked = R"({"secret":"gone","version":)" + first + "}";
+  for (int i = 0; i < 12; ++i) server.Call("POST", Path("gone"), R"({"content":"MTI="})");
+  CHECK(server.Call("POST", at, asked).status == 200);
+  server.clock().Advance(std::chrono::hours(16 * 24));
+  server.Call("POST", Path("gone"), R"({"content":"MTI="})");
+  CHECK(server.Call("POST", at, asked).status == 404);
+}
+
 TEST_CASE("old versions are pruned beyond ten, young ones never", "[api]") {
   ServerFixture server;
   server.AddSecret("old", "0");
