@@ -107,6 +107,11 @@ void AddAudit(Assembly& assembly, Page* page) {
   const audit::AccessLogStats stats = assembly.access().Stats();
   page->Counter("audit_access_events_total", "events appended to the access chain since start",
                 stats.events);
+  page->Counter("audit_denied_events_total",
+                "requests refused for want of identity, right or grant", stats.denied);
+  page->Counter("integrity_failures_total",
+                "stored data that was not what this server wrote: run latchkeyd check",
+                stats.integrity_failures);
   page->Counter("audit_refused_batches_total", "batches that could not be appended",
                 stats.refused_batches);
   page->Gauge("audit_reserve_bytes", "bytes of spool that are left allocated; reads stop at none",

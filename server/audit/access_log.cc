@@ -99,6 +99,7 @@ class AccessLog::Impl {
   std::uint64_t ReserveLeft() const;
   Status Rotate();
   Status Flush();
+  void Count(std::span<const Bytes> events);
   void RunSyncThread(const std::stop_token& stop);
   void Fatal(const char* what) const;
 
@@ -304,8 +305,11 @@ Result<SegmentPtr> AccessLog::Impl::AllocateSegment(std::uint32_t ordinal) const
   }
   const UniqueFd directory(::open(options_.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (::fsync(segment->fd.get()) != 0 || !directory.valid() || ::fsync(directory.get()) != 0) {
-    Fatal("fsync of a new audit segment failed");
-    return IoError("cannot sync " + path);
+    const int error = errno;
+    ::unlink(path.c_str());
+    // Where space is only claimed at this point a full disk shows here, and nothing is lost yet.
+    if (error != ENOSPC && error != EDQUOT) Fatal("fsync of a new audit segment failed");
+    return Error{Errc::kUnavailable, "cannot sync " + path + ": " + std::strerror(error)};
   }
   return segment;
 }
@@ -443,12 +447,20 @@ Status AccessLog::Impl::Flush() {
   return {};
 }
 
+void AccessLog::Impl::Count(std::span<const Bytes> events) {
+  stats_.events += events.size();
+  for (const Bytes event : events) {
+    const EventKind kind = PeekKind(event);
+    stats_.denied += kind.outcome == Outcome::kDenied ? 1 : 0;
+    stats_.integrity_failures += kind.type == EventType::kIntegrityFailure ? 1 : 0;
+  }
+}
+
 Status AccessLog::Impl::Append(std::span<const Bytes> events, bool is_head_record,
                                std::uint64_t* last_seq) {
   const std::lock_guard lock(mutex_);
   buffer_.clear();
   buffered_ = last_.head;
-  const std::uint64_t events_before = stats_.events;
   Status status;
   for (const Bytes event : events) {
     INVARIANT(!event.empty() && event.size() <= kMaxEventBytes);
@@ -466,15 +478,14 @@ Status AccessLog::Impl::Append(std::span<const Bytes> events, bool is_head_recor
     PutU32(&buffer_, static_cast<std::uint32_t>(event.size()));
     buffer_.insert(buffer_.end(), event.begin(), event.end());
     buffer_.insert(buffer_.end(), buffered_.hash.begin(), buffered_.hash.end());
-    ++stats_.events;
   }
   if (status) status = Flush();
   if (!status) {
     ++stats_.refused_batches;
-    stats_.events = events_before;
     std::erase_if(index_, [&](const auto& entry) { return entry.first > last_.head.seq; });
     return status;
   }
+  Count(events);
   if (!is_head_record && !events.empty()) last_.last_event_seq = last_.head.seq;
   *last_seq = last_.head.seq;
   return {};

@@ -37,7 +37,9 @@ struct AccessLogOptions {
 };
 
 struct AccessLogStats {
-  std::uint64_t events = 0;  // since start
+  std::uint64_t events = 0;              // since start
+  std::uint64_t denied = 0;              // of these, with outcome denied
+  std::uint64_t integrity_failures = 0;  // of these, stored data that was not what this server wrote
   std::uint64_t refused_batches = 0;
   std::uint64_t reserve_left_bytes = 0;
   std::uint64_t segments = 0;

@@ -84,8 +84,10 @@ Status WriteTemporary(const std::string& path, std::string_view text) {
     if (put < 0) return IoError("cannot write the anchor " + path);
     text.remove_prefix(static_cast<std::size_t>(put));
   }
-  if (::fsync(fd.get()) != 0) return Error{Errc::kInternal, "fsync of the anchor failed"};
-  return {};
+  if (::fsync(fd.get()) == 0) return {};
+  // Where space is only claimed at this point a full disk shows here; the anchor in force is untouched.
+  if (errno == ENOSPC || errno == EDQUOT) return IoError("cannot write the anchor " + path);
+  return Error{Errc::kInternal, "fsync of the anchor failed"};
 }
 
 }  // namespace

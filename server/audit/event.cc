@@ -308,6 +308,15 @@ Result<Event> DecodeEvent(Bytes encoded) {
   return event;
 }
 
+EventKind PeekKind(Bytes encoded) {
+  // Type and outcome are always there and come first: format u8, number u8, length u32, u16; number u8, length u32, u8.
+  constexpr std::size_t kTypeAt = 6;
+  constexpr std::size_t kOutcomeAt = 13;
+  INVARIANT(encoded.size() > kOutcomeAt);
+  return {static_cast<EventType>(encoded[kTypeAt] << 8 | encoded[kTypeAt + 1]),
+          static_cast<Outcome>(encoded[kOutcomeAt])};
+}
+
 std::string EventToJson(std::string_view chain, std::uint64_t seq, const Event& event) {
   std::string json;
   json.reserve(512);

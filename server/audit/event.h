@@ -132,6 +132,13 @@ void EncodeEvent(const Event& event, ByteVector* out);
 // written.
 Result<Event> DecodeEvent(Bytes encoded);
 
+// Type and outcome alone, in constant time, from bytes that EncodeEvent wrote.
+struct EventKind {
+  EventType type;
+  Outcome outcome;
+};
+EventKind PeekKind(Bytes encoded);
+
 // One JSON object on one line, no newline: the form of GET /automation/v2/audit, of logs and of
 // `check`. `chain` and `seq` come first; absent fields are left out. Valid JSON for any bytes in
 // any field (rule O1).

@@ -85,7 +85,8 @@ Outcome Latchkeyd(const std::vector<std::string>& arguments) {
   return RunProgram(argv);
 }
 
-RunningServer::RunningServer(const std::string& directory, const std::vector<std::string>& extra)
+RunningServer::RunningServer(const std::string& directory, const std::vector<std::string>& extra,
+                             const std::vector<std::string>& environment)
     : directory_(directory) {
   const std::string socket_path = directory + "/notify";
   ::unlink(socket_path.c_str());
@@ -100,9 +101,9 @@ RunningServer::RunningServer(const std::string& directory, const std::vector<std
                                 directory + "/latchkeyd.toml"};
   argv.insert(argv.end(), extra.begin(), extra.end());
   std::vector<char*> pointers = Pointers(argv);
-  const std::string variable = "NOTIFY_SOCKET=" + socket_path;
-  std::vector<char*> environment = Pointers({variable});
-  environment[0] = const_cast<char*>(variable.c_str());
+  std::vector<std::string> variables = environment;
+  variables.push_back("NOTIFY_SOCKET=" + socket_path);
+  std::vector<char*> environment_pointers = Pointers(variables);
   const int log =
       ::open((directory + "/server.log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   pid_ = ::fork();
@@ -110,7 +111,7 @@ RunningServer::RunningServer(const std::string& directory, const std::vector<std
   if (pid_ == 0) {
     ::dup2(log, STDOUT_FILENO);
     ::dup2(log, STDERR_FILENO);
-    ::execve(pointers[0], pointers.data(), environment.data());
+    ::execve(pointers[0], pointers.data(), environment_pointers.data());
     ::_exit(127);
   }
   ::close(log);
@@ -263,6 +264,33 @@ void Place::Populate() const {
   if (!result) std::fputs(result.error().message.c_str(), stderr);
   INVARIANT(result.has_value());
   INVARIANT(assembly->Stop().has_value());
+}
+
+std::string Trimmed(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+Outcome Curl(const Place& place, const std::string& client, const std::string& path,
+             const std::vector<std::string>& more) {
+  std::vector<std::string> argv{
+      "/usr/bin/curl",          "--silent",    "--show-error",  "--max-time", "30", "--cacert",
+      place.Path("pki/ca.crt"), "--write-out", "\n%{http_code}"};
+  if (!client.empty()) {
+    argv.insert(argv.end(), {"--cert", place.Path("pki/" + client + ".crt"), "--key",
+                             place.Path("pki/" + client + ".key")});
+  }
+  argv.insert(argv.end(), more.begin(), more.end());
+  argv.push_back("https://127.0.0.1:" + Trimmed(ReadText(place.Path("port"))) + path);
+  return RunProgram(argv);
+}
+
+std::string CreateSecret(const Place& place, const std::string& name) {
+  const Outcome outcome =
+      Curl(place, "admin", "/automation/v2/secrets",
+           {"--header", "Content-Type: application/json", "--data",
+            "{\"name\":\"" + name + "\",\"content\":\"c2VjcmV0\",\"groups\":[\"web\"]}"});
+  return outcome.out.size() < 3 ? outcome.out : outcome.out.substr(outcome.out.size() - 3);
 }
 
 ByteVector ReadBytes(const std::string& path) {

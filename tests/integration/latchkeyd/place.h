@@ -27,7 +27,8 @@ Outcome Latchkeyd(const std::vector<std::string>& arguments);
 class RunningServer {
  public:
   // Returns once the server said READY=1 through NOTIFY_SOCKET, or ended.
-  explicit RunningServer(const std::string& directory, const std::vector<std::string>& extra = {});
+  explicit RunningServer(const std::string& directory, const std::vector<std::string>& extra = {},
+                         const std::vector<std::string>& environment = {});
   ~RunningServer();
   RunningServer(const RunningServer&) = delete;
   RunningServer& operator=(const RunningServer&) = delete;
@@ -72,6 +73,13 @@ class Place {
  private:
   std::string directory_;
 };
+
+// One request to the server of `place` with a client's certificate, through curl; `out` ends with a newline and the status.
+Outcome Curl(const Place& place, const std::string& client, const std::string& path,
+             const std::vector<std::string>& more = {});
+// Creates a secret as `admin`; the status of the answer, "000" when there was none.
+std::string CreateSecret(const Place& place, const std::string& name);
+std::string Trimmed(std::string text);  // without trailing newlines
 
 ByteVector ReadBytes(const std::string& path);
 void WriteBytes(const std::string& path, Bytes bytes);

@@ -14,26 +14,6 @@
 namespace latchkey {
 namespace {
 
-std::string Trimmed(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-// One request with a client's certificate. `out` begins with the status.
-Outcome Curl(const Place& place, const std::string& client, const std::string& path,
-             std::vector<std::string> more = {}) {
-  std::vector<std::string> argv{
-      "/usr/bin/curl",          "--silent",    "--show-error",  "--max-time", "30", "--cacert",
-      place.Path("pki/ca.crt"), "--write-out", "\n%{http_code}"};
-  if (!client.empty()) {
-    argv.insert(argv.end(), {"--cert", place.Path("pki/" + client + ".crt"), "--key",
-                             place.Path("pki/" + client + ".key")});
-  }
-  argv.insert(argv.end(), more.begin(), more.end());
-  argv.push_back("https://127.0.0.1:" + Trimmed(ReadText(place.Path("port"))) + path);
-  return RunProgram(argv);
-}
-
 Outcome CurlMetrics(const Place& place, const std::string& path) {
   return RunProgram({"/usr/bin/curl", "--silent", "--show-error", "--max-time", "30", "--write-out",
                      "\n%{http_code}",

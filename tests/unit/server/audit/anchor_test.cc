@@ -44,6 +44,12 @@ TEST_CASE("An anchor reads back as it was written, and replaces the one before",
         std::filesystem::perms::none);
 }
 
+TEST_CASE("An anchor has the text that docs/formats.md shows", "[audit]") {
+  std::ifstream in(TESTS_SOURCE_DIR "/../docs/formats.md");
+  const std::string formats{std::istreambuf_iterator<char>(in), {}};
+  CHECK_THAT(formats, Catch::Contains("```\n" + EncodeAnchor(TestKey(), SomeAnchor()) + "```\n"));
+}
+
 TEST_CASE("Any changed or missing byte of an anchor is refused, as is another key", "[audit]") {
   const std::string text = EncodeAnchor(TestKey(), SomeAnchor());
   REQUIRE(DecodeAnchor(TestKey(), text).has_value());

@@ -121,6 +121,8 @@ TEST_CASE("Decoding gives back every field of a random event, and encoding it ag
     REQUIRE(back->head_seq == event.head_seq);
     REQUIRE(AsText(back->head_hash) == AsText(event.head_hash));
     REQUIRE(Encode(*back) == bytes);
+    REQUIRE(PeekKind(bytes).type == event.type);
+    REQUIRE(PeekKind(bytes).outcome == event.outcome);
   }
 }
 

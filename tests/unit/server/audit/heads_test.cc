@@ -60,8 +60,7 @@ class Chains final : public store::CommitObserver {
   std::vector<EventType> TypesInAccess() {
     std::vector<EventType> types;
     const std::vector<AccessLog::StoredEvent> events = access_->Read(0, 1000).value();
-    for (const auto& event : events)
-      types.push_back(DecodeEvent(event.event)->type);
+    for (const auto& event : events) types.push_back(DecodeEvent(event.event)->type);
     return types;
   }
   Anchor anchor() { return ReadAnchor(anchor_path(), TestKey()).value().value(); }
@@ -137,8 +136,7 @@ TEST_CASE(
   }
   ChainVerifier store(TestKey(), "store", {});
   const std::vector<store::AuditRow> rows = chains.StoreRows();
-  for (const store::AuditRow& row : rows)
-    REQUIRE(store.Add(row.seq, row.event, row.hash));
+  for (const store::AuditRow& row : rows) REQUIRE(store.Add(row.seq, row.event, row.hash));
   ChainVerifier access(TestKey(), "access:test", store.RecordedHeads("access:test"));
   const auto files = ReadSpool(
       {chains.dir().File("audit")}, "access:test",
