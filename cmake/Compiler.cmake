@@ -24,6 +24,10 @@ target_compile_options(latchkey_flags INTERFACE
   -Woverloaded-virtual -Wimplicit-fallthrough -Wformat=2 -Wvla
   # gcc 12 sees overlaps in std::string at -O3 where there are none (GCC bug 105329).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+if(LATCHKEY_FUZZ)
+  # Coverage of the modules, not only of the target itself: it is what guides the fuzzer.
+  target_compile_options(latchkey_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(LATCHKEY_SANITIZE)
   target_compile_options(latchkey_flags INTERFACE -fsanitize=${LATCHKEY_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)

@@ -27,6 +27,7 @@ class Writer {
  public:
   explicit Writer(char* at) : at_(at) {}
   void Put(std::string_view text) {
+    if (text.empty()) return;  // a null pointer is not for memcpy, whatever the length
     std::memcpy(at_, text.data(), text.size());
     at_ += text.size();
   }
