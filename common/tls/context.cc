@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/model/limits.h"
 #include "common/tls/chain.h"
+#include "common/tls/filter_provider.h"
 #include "common/tls/names.h"
 #include "common/tls/pem_file.h"
 
@@ -195,7 +196,11 @@ Result<std::shared_ptr<const PeerCertificate>> Snapshot::VerifyPresented(
 Status Snapshot::LoadServerCertificate() {
   ASSIGN_OR_RETURN(const X509StackHandle chain,
                    ReadCertificateFile(options_.certificate_file, library_));
-  ASSIGN_OR_RETURN(const KeyHandle key, ReadPrivateKeyFile(options_.key_file));
+  ASSIGN_OR_RETURN(const KeyHandle outside, ReadPrivateKeyFile(options_.key_file));
+  auto moved = MoveKey(outside.get(), library_);
+  if (!moved.has_value())
+    return Error{moved.error().code, "file " + options_.key_file + ": " + moved.error().message};
+  const KeyHandle& key = moved.value();
   const std::string where = "file " + options_.certificate_file + ": ";
   X509* leaf = sk_X509_value(chain.get(), 0);
   ASSIGN_OR_RETURN(const std::int64_t not_before, EpochOf(X509_get0_notBefore(leaf)));
@@ -331,6 +336,7 @@ Status Snapshot::ConfigureContext() {
 Status Snapshot::Load() {
   InitOpenSsl();
   ERR_clear_error();
+  ASSIGN_OR_RETURN(library_, TlsLibrary());
   RETURN_IF_ERROR(ConfigureContext());
   RETURN_IF_ERROR(LoadServerCertificate());
   return LoadClientAuthorities();

@@ -96,6 +96,23 @@ TEST_CASE("Every variant of a leaf gets its verdict in TLS 1.2 and 1.3", "[net]"
   }
 }
 
+TEST_CASE("A server key of every permitted kind serves TLS 1.2 and 1.3", "[net]") {
+  TestServer test;
+  CertificateSpec spec = testing::ServerSpec();
+  spec.key = GENERATE(KeyKind::kP256, KeyKind::kP384, KeyKind::kEd25519, KeyKind::kRsa2048);
+  const auto credential = test.server_ca.Issue(spec);
+  test.directory.Write("server.pem", credential.certificate_pem);
+  test.directory.Write("server.key", credential.key_pem);
+  test.Start();
+  for (const int version : {12, 13}) {
+    auto options = test.ClientOptionsFor("client");
+    options.tls_version = version;
+    testing::TlsClient client(options);
+    REQUIRE(client.Connect(test.port()));
+    CHECK(client.Get("/who").status == 200);
+  }
+}
+
 TEST_CASE("A client without certificate is served only where none is required", "[net]") {
   TestServer test;
   test.trust.require_client_certificate = GENERATE(false, true);
@@ -163,7 +180,7 @@ TEST_CASE("X25519 is preferred and P-256 and P-384 work too", "[net]") {
   const auto wanted =
       GENERATE(Case{12, "P-384:P-256:X25519", "x25519"}, Case{12, "P-384:P-256", "secp256r1"},
                Case{13, "X25519:P-256", "x25519"}, Case{13, "P-256", "secp256r1"},
-               Case{13, "P-384", "secp384r1"});
+               Case{13, "P-521:X25519", "x25519"}, Case{13, "P-384", "secp384r1"});
   options.groups = wanted.offered;
   options.tls_version = wanted.version;
   testing::TlsClient client(options);
