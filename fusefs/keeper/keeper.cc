@@ -416,22 +416,37 @@ class Keeper::Impl {
     if (!WaitForExit(pid, milliseconds(500)).has_value()) unreaped_.push_back(pid);
   }
 
+  // A child unmounts: taking the superblock down can wait for a page that a dead worker never filled, and then only the next
+  // worker or the abort helps. While it waits, workers are looked after as ever.
   void Unmount(const std::string& path) {
     const auto end = Clock::now() + options_.lazy_unmount_after;
-    while (umount2(path.c_str(), UMOUNT_NOFOLLOW) != 0) {
-      if (errno != EBUSY) return;
+    std::optional<int> error = EBUSY;
+    for (int flags = UMOUNT_NOFOLLOW; error == EBUSY; poll(nullptr, 0, 10)) {
       if (Clock::now() >= end) {
         Log(LogLevel::kWarn, "the mount is in use; it goes when its last user ends",
             {{"path", path}});
-        umount2(path.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH);
-        return;
+        flags |= MNT_DETACH;
       }
-      if (worker_.pid > 0 && LookAt(worker_.pid).kind != ChildState::Kind::kRuns) {
-        worker_.pid = -1;
-        StartWorker();
-      }
-      poll(nullptr, 0, static_cast<int>(kTick.count()));
+      error = UnmountInChild(path, flags, std::max(end, Clock::now() + kKilledPatience));
     }
+  }
+
+  // The errno of umount2, nullopt when it had to be left behind.
+  std::optional<int> UnmountInChild(const std::string& path, int flags,
+                                    Clock::time_point patience) {
+    const pid_t child =
+        StartChild({}, [&] { return umount2(path.c_str(), flags) == 0 ? 0 : errno; });
+    std::optional<int> code;
+    while (!code.has_value() && Clock::now() < patience) {
+      code = WaitForExit(child, milliseconds(10));
+      SuperviseWorker();
+    }
+    if (code.has_value() || child <= 0) return code;
+    Log(LogLevel::kError, "the unmount hangs; aborting the connection", {{"path", path}});
+    control_.Abort();
+    code = WaitForExit(child, kKilledPatience);
+    if (!code.has_value()) unreaped_.push_back(child);
+    return code;
   }
 
   KeeperOptions options_;

@@ -146,6 +146,19 @@ class Feeder {
     return std::to_string(sum);
   }
 
+  void ForgetName(std::string name) const {
+    name.push_back('\0');
+    fuse_notify_inval_entry_out body{};
+    body.parent = snapshot::kPubNode;
+    body.namelen = static_cast<std::uint32_t>(name.size() - 1);
+    fuse_out_header head{};
+    head.len = static_cast<std::uint32_t>(sizeof head + sizeof body + name.size());
+    head.error = FUSE_NOTIFY_INVAL_ENTRY;
+    std::array<iovec, 3> parts = {iovec{&head, sizeof head}, iovec{&body, sizeof body},
+                                  iovec{name.data(), name.size()}};
+    [[maybe_unused]] const ssize_t written = writev(handover_.fuse_fd, parts.data(), 3);
+  }
+
   // What a worker must never do: a page-dropping notice. For the test of a worker that cannot be
   // reaped.
   void HangInNotice(std::uint64_t node) const {
@@ -209,6 +222,12 @@ class Feeder {
       words >> opcode >> times;
       switches_->crash_times = times;
       switches_->crash_opcode = opcode;
+      return "ok";
+    }
+    if (verb == "forget") {  // the kernel drops the name from its cache
+      std::string name;
+      words >> name;
+      ForgetName(name);
       return "ok";
     }
     if (verb == "hang") {

@@ -176,20 +176,30 @@ TEST_CASE("a secret published by a dead worker is served and announced by the ne
 TEST_CASE("a stopped worker is replaced and the reader that waited is served", "[fuse]") {
   Mounted mounted({"token"}, {"stuck_ms=500"});
   const pid_t worker = mounted.driver.worker();
+  // Idle when it is stopped: no slot holds a request, so the count of waiting ones must tell.
+  Watcher watcher(mounted / "token", IN_CLOSE_WRITE);
+  mounted.driver.Rotate("token", 2);
+  REQUIRE(watcher.Sees(IN_CLOSE_WRITE));
+  REQUIRE(Eventually(
+      [&] { return ProcessState(static_cast<pid_t>(mounted.driver.Stats()["waker"])) == 'S'; }));
   kill(worker, SIGSTOP);
   const auto start = std::chrono::steady_clock::now();
-  CHECK(ReadFile(mounted / "token") == ContentOf(1));
+  CHECK(ReadFile(mounted / "token") == ContentOf(2));
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(5));
   CHECK(mounted.driver.worker() != worker);
   CHECK(Eventually([&] { return !ProcessExists(worker); }));
 }
 
-TEST_CASE("a handler that never ends is found through its slot", "[fuse]") {
-  Mounted mounted({"token"}, {"stuck_ms=500"});
+TEST_CASE("a handler that never ends is found through its slot while others are served", "[fuse]") {
+  Mounted mounted({"token", "other"}, {"stuck_ms=500"});
+  Readers others({mounted / "other"}, 1);  // so that requests as a whole do go on
   const pid_t worker = mounted.driver.worker();
-  mounted.driver.Command("delay " + std::to_string(FUSE_OPEN) + " 60000 1");
-  CHECK(ReadFile(mounted / "token") == ContentOf(1));
+  mounted.driver.Command("delay " + std::to_string(FUSE_STATFS) + " 60000 1");
+  struct statvfs info {};
+  CHECK(statvfs(mounted.driver.target().c_str(), &info) == 0);
   CHECK(mounted.driver.worker() != worker);
+  others.Stop();
+  CHECK(others.wrong() == 0);
 }
 
 TEST_CASE("a request that ends two workers in a row is answered EIO and everybody else is served",
@@ -208,7 +218,7 @@ TEST_CASE("a request that ends two workers in a row is answered EIO and everybod
 TEST_CASE("a worker that cannot be reaped does not keep the next one from starting", "[fuse]") {
   // The first deadlock of 5.2. A thread of the worker sits in a page-dropping notice behind a page that is being filled, in a
   // request that this very worker holds: killed, it stays in uninterruptible sleep until somebody answers the request.
-  Mounted mounted({"token"});
+  Mounted mounted({"token"}, {"stuck_ms=60000"});  // no help from the watchdog
   struct stat info {};
   REQUIRE(stat((mounted / "token").c_str(), &info) == 0);
   const pid_t worker = mounted.driver.worker();
@@ -276,9 +286,20 @@ TEST_CASE("the waker has no FUSE descriptor, a stuck one is replaced, what it mi
   CHECK(stats["waker"] != waker);
   CHECK(stats["worker"] == worker);
   CHECK(Eventually([&] { return !ProcessExists(waker); }));
+  // Killed in the middle of a touch: the rest of it is made up.
+  watcher.Clear();
+  mounted.driver.Put("token", 5, ContentOf(5));
+  const long delayed = mounted.driver.Stats()["delayed"];
+  mounted.driver.Command("delay " + std::to_string(FUSE_SETATTR) + " 300 1");
+  mounted.driver.Publish();
+  REQUIRE(Eventually([&] { return mounted.driver.Stats()["delayed"] > delayed; }));
+  kill(static_cast<pid_t>(mounted.driver.Stats()["waker"]), SIGKILL);
+  CHECK(watcher.Sees(IN_CLOSE_WRITE));
   // Killed outright while something is pending.
+  stats = mounted.driver.Stats();
+  watcher.Clear();
   kill(static_cast<pid_t>(stats["waker"]), SIGSTOP);
-  mounted.driver.Rotate("token", 4);
+  mounted.driver.Rotate("token", 6);
   kill(static_cast<pid_t>(stats["waker"]), SIGKILL);
   CHECK(watcher.Sees(IN_MODIFY));
   CHECK(mounted.driver.worker() == worker);
@@ -297,9 +318,11 @@ TEST_CASE("the waker and the worker keep no capability that they do not need", "
   CHECK(field(stats.at("worker"), "CapPrm") == "0000000000000000");
   CHECK(field(stats.at("worker"), "NoNewPrivs") == "1");
   CHECK(field(stats.at("worker"), "Uid").rfind("65534\t65534\t65534", 0) == 0);
-  CHECK(field(stats.at("waker"), "CapEff") ==
-        "000000000000000a");  // CAP_DAC_OVERRIDE and CAP_FOWNER
-  CHECK(field(stats.at("notifier"), "CapEff") == "0000000000000000");
+  // The helpers start beside the first readers.
+  CHECK(Eventually([&] {
+    return field(stats.at("waker"), "CapEff") == "000000000000000a";
+  }));  // DAC_OVERRIDE, FOWNER
+  CHECK(Eventually([&] { return field(stats.at("notifier"), "CapEff") == "0000000000000000"; }));
   CHECK(ReadFile(mounted / "token") == ContentOf(1));
   kill(static_cast<pid_t>(stats.at("worker")), SIGKILL);
   CHECK(ReadFile(mounted / "token") == ContentOf(1));
@@ -336,6 +359,26 @@ TEST_CASE("a stop leaves nothing mounted and no process, whatever hangs", "[fuse
     CAPTURE(who);
     CHECK(Eventually([&] { return !ProcessExists(static_cast<pid_t>(stats.at(who))); }));
   }
+}
+
+TEST_CASE("a stop does not hang behind a page that a stopped worker never filled", "[fuse]") {
+  Mounted mounted({"token"}, {"stuck_ms=60000", "lazy_ms=300"});
+  const UniqueFd fd(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
+  void* map = mmap(nullptr, 66, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  REQUIRE(map != MAP_FAILED);
+  mounted.driver.Command("delay " + std::to_string(FUSE_READ) + " 60000 1");
+  const pid_t toucher = fork();
+  if (toucher == 0) _exit(*static_cast<const volatile char*>(map) == 'v' ? 0 : 1);
+  REQUIRE(Eventually([&] { return mounted.driver.Stats()["delayed"] == 1; }));
+  const auto stats = mounted.driver.Stats();
+  kill(static_cast<pid_t>(stats.at("worker")), SIGSTOP);
+  CHECK(mounted.driver.Stop().exit_code == 0);
+  CHECK_FALSE(IsMounted(mounted.driver.target()));
+  for (const char* who : {"worker", "waker", "notifier"})
+    CHECK(Eventually([&] { return !ProcessExists(static_cast<pid_t>(stats.at(who))); }));
+  int status = 0;
+  CHECK(Eventually([&] { return waitpid(toucher, &status, WNOHANG) == toucher; }));  // with SIGBUS
+  munmap(map, 66);
 }
 
 TEST_CASE("a stop with a reader inside waits, then detaches", "[fuse]") {

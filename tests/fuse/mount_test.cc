@@ -177,9 +177,10 @@ TEST_CASE(
   mounted.driver.Rotate("late", 2);
   CHECK(directory.Sees(IN_MOVED_TO, "late"));
   CHECK(ReadFile(mounted / "late") == ContentOf(2));
-  // Revoked without anybody having looked it up since: the waker finds it all the same.
+  // Revoked when the kernel does not remember the name: the waker finds it all the same.
   mounted.driver.Rotate("unseen", 1);
   CHECK(directory.Sees(IN_MOVED_TO, "unseen"));
+  mounted.driver.Command("forget unseen");
   mounted.driver.Command("remove unseen");
   mounted.driver.Publish();
   CHECK(directory.Sees(IN_DELETE, "unseen"));
