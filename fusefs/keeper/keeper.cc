@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <optional>
 
 #include "common/base/log.h"
 #include "common/base/unique_fd.h"
@@ -35,6 +36,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTick{100};
 constexpr milliseconds kTickCallback{250};
 constexpr milliseconds kKilledPatience{1000};  // for a killed worker to become a zombie
+constexpr milliseconds kStatusPatience{50};
 constexpr milliseconds kHelperTimeout{5000};
 constexpr milliseconds kSpacing{1000};  // between workers that keep crashing
 constexpr milliseconds kShortLife{20};  // a worker that lived less waits that long
@@ -64,7 +66,8 @@ struct Process {
   Clock::time_point not_before;  // earliest start of the next one
   Clock::time_point killed;      // set while a kill is on its way
   bool killing = false;
-  std::uint64_t progress = 0;  // any number that changes when it works
+  std::optional<Clock::time_point> dead_since;  // first seen killed and not yet reaped
+  std::uint64_t progress = 0;                   // any number that changes when it works
   Clock::time_point progress_at;
   std::array<std::uint64_t, journal::kSlots>
       held{};  // worker: sequence of the request in each slot, 0 = none
@@ -275,6 +278,12 @@ class Keeper::Impl {
         WatchForStuck(now);
       else if (now - worker_.killed > kKilledPatience)
         ReplaceWorker(now, true);  // all it could do now is to leave a system call and die
+      return;
+    }
+    if (state.kind == ChildState::Kind::kDead &&
+        now - worker_.dead_since.value_or(now) < kStatusPatience) {
+      // Its threads are about to leave, and then the status tells whether it crashed; one that cannot leave is not waited for.
+      if (!worker_.dead_since.has_value()) worker_.dead_since = now;
       return;
     }
     bool to_blame = worker_.killing;

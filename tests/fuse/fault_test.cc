@@ -31,6 +31,18 @@ bool IsMounted(const std::string& path) {
   return false;
 }
 
+// Stops a process and waits until every thread of it has.
+void Freeze(pid_t pid) {
+  kill(pid, SIGSTOP);
+  const bool frozen = Eventually([&] {
+    for (const auto& task :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task"))
+      if (ProcessState(std::stoi(task.path().filename())) != 'T') return false;
+    return true;
+  });
+  REQUIRE(frozen);
+}
+
 bool HoldsFuse(pid_t pid) {
   for (const auto& entry :
        std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd")) {
@@ -182,7 +194,7 @@ TEST_CASE("a stopped worker is replaced and the reader that waited is served", "
   REQUIRE(watcher.Sees(IN_CLOSE_WRITE));
   REQUIRE(Eventually(
       [&] { return ProcessState(static_cast<pid_t>(mounted.driver.Stats()["waker"])) == 'S'; }));
-  kill(worker, SIGSTOP);
+  Freeze(worker);
   const auto start = std::chrono::steady_clock::now();
   CHECK(ReadFile(mounted / "token") == ContentOf(2));
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(5));
@@ -271,13 +283,14 @@ TEST_CASE("the waker has no FUSE descriptor, a stuck one is replaced, what it mi
   auto stats = mounted.driver.Stats();
   const auto waker = static_cast<pid_t>(stats["waker"]);
   const auto worker = static_cast<pid_t>(stats["worker"]);
-  CHECK_FALSE(HoldsFuse(waker));
+  CHECK(Eventually(
+      [&] { return !HoldsFuse(waker); }));  // a child closes what it inherits before anything else
   CHECK(HoldsFuse(static_cast<pid_t>(stats["notifier"])));
   CHECK(HoldsFuse(worker));
   Watcher watcher(mounted / "token", IN_MODIFY | IN_CLOSE_WRITE);
   REQUIRE(Eventually([&] { return ProcessState(waker) == 'S'; }));
   watcher.Clear();
-  kill(waker, SIGSTOP);
+  Freeze(waker);
   mounted.driver.Rotate("token", 3);
   CHECK(ReadFile(mounted / "token") == ContentOf(3));  // reads never wait for it
   CHECK(watcher.Sees(IN_MODIFY));
@@ -298,7 +311,7 @@ TEST_CASE("the waker has no FUSE descriptor, a stuck one is replaced, what it mi
   // Killed outright while something is pending.
   stats = mounted.driver.Stats();
   watcher.Clear();
-  kill(static_cast<pid_t>(stats["waker"]), SIGSTOP);
+  Freeze(static_cast<pid_t>(stats["waker"]));
   mounted.driver.Rotate("token", 6);
   kill(static_cast<pid_t>(stats["waker"]), SIGKILL);
   CHECK(watcher.Sees(IN_MODIFY));
@@ -348,7 +361,7 @@ TEST_CASE("a stop leaves nothing mounted and no process, whatever hangs", "[fuse
     mounted.driver.Command("delay " + std::to_string(FUSE_SETATTR) + " 60000 1");
     mounted.driver.Publish();
     REQUIRE(Eventually([&] { return mounted.driver.Stats()["delayed"] == 1; }));
-    kill(static_cast<pid_t>(stats.at("worker")), SIGSTOP);
+    Freeze(static_cast<pid_t>(stats.at("worker")));
   }
   const DriverResult result = mounted.driver.Stop();
   CAPTURE(result.errors);
@@ -371,7 +384,7 @@ TEST_CASE("a stop does not hang behind a page that a stopped worker never filled
   if (toucher == 0) _exit(*static_cast<const volatile char*>(map) == 'v' ? 0 : 1);
   REQUIRE(Eventually([&] { return mounted.driver.Stats()["delayed"] == 1; }));
   const auto stats = mounted.driver.Stats();
-  kill(static_cast<pid_t>(stats.at("worker")), SIGSTOP);
+  Freeze(static_cast<pid_t>(stats.at("worker")));
   CHECK(mounted.driver.Stop().exit_code == 0);
   CHECK_FALSE(IsMounted(mounted.driver.target()));
   for (const char* who : {"worker", "waker", "notifier"})
