@@ -190,6 +190,7 @@ class Worker {
   struct Slot {
     std::unique_ptr<Connection> connection;
     std::int64_t started_ns = 0;
+    std::uint64_t number = 0;
     bool wants = false;  // a request is due on it as soon as it is connected
   };
 
@@ -248,7 +249,10 @@ class Worker {
 
   void StartRequest(std::size_t index) {
     Slot& slot = slots_[index];
-    if (options_.requests > 0 && run_.next_request.load() >= options_.requests) return;
+    // The number is taken here, not when it is sent: never more than the wanted requests go out.
+    const std::uint64_t taken = run_.next_request.fetch_add(1);
+    if (options_.requests > 0 && taken >= options_.requests) return;
+    slot.number = options_.first + taken;
     slot.wants = true;
     slot.started_ns = NowNs();
     if (!due_.empty()) {
@@ -273,7 +277,7 @@ class Worker {
     // On a kept connection the handshake is not part of the request's latency.
     if (!options_.handshake && options_.rate <= 0) slot.started_ns = NowNs();
     slot.wants = false;
-    const std::uint64_t number = options_.first + run_.next_request.fetch_add(1);
+    const std::uint64_t number = slot.number;
     const RequestTemplate& chosen = options_.mix[number % options_.mix.size()];
     std::string path = chosen.path;
     std::string body = chosen.body;

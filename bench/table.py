@@ -51,10 +51,10 @@ class Table:
 
     def print(self):
         number = lambda value: "-" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
-        head = f"{'what':58} {'ours':>11} {'reference':>11} {'ratio':>6}  {'goal':24}"
+        head = f"{'what':74} {'ours':>11} {'reference':>11} {'ratio':>6}  {'goal':24}"
         print("\n" + head + "\n" + "-" * len(head))
         for row in self.rows:
-            print(f"{row['what']:58} {number(row['ours']):>11} {number(row['reference']):>11} "
+            print(f"{row['what']:74} {number(row['ours']):>11} {number(row['reference']):>11} "
                   f"{number(row['ratio']):>6}  {row['goal']:24}{'' if row['holds'] else '  MISSED'}")
 
 
