@@ -16,7 +16,7 @@ class Principal {
   ClientId client() const { return client_; }
   const std::string& name() const { return name_; }
   bool automation() const { return automation_; }  // may use /automation/*
-  bool content() const { return content_; }        // may read contents through /automation/* (rule I5)
+  bool content() const { return content_; }        // an automation client needs it to read contents anywhere (rule I5)
   const std::string& address() const { return address_; }
 
  private:

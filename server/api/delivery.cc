@@ -56,6 +56,14 @@ Reply OpeningFailed(Worker& worker, const service::Actor& actor, const catalog::
   return ReplyOf(error, request);
 }
 
+constexpr std::string_view kNeedsContentBit = "reading contents needs the content bit";
+
+// An automation client can put itself into any group: were its grants enough here, the content bit
+// would keep nothing from it (rule I5).
+bool LacksContentBit(const Principal& principal) {
+  return principal.automation() && !principal.content();
+}
+
 void RefuseDelivery(Worker& worker, net::Responder& responder, const service::Actor& actor,
                     const catalog::acl::Decision& decision, std::string_view name) {
   using catalog::acl::Reason;
@@ -94,6 +102,14 @@ const Frame& Worker::FrameOf(const catalog::Secret& secret) {
 void DeliverSecret(Worker& worker, const net::Request& request, net::Responder& responder,
                    const catalog::Root& root, const Principal& principal, std::string_view name) {
   const service::Actor actor = service::Actor::Of(principal, request.id.value);
+  if (LacksContentBit(principal)) {
+    worker.Record(actor, audit::EventType::kAccessDenied, audit::Outcome::kDenied,
+                  [&](audit::Event& event) {
+                    event.secret_name = name;
+                    event.detail = "no_content_bit";
+                  });
+    return Send(responder, ErrorReply(403, kNeedsContentBit));
+  }
   const catalog::Root::Found found = root.FindForClient(principal.client(), name);
   if (found.secret == nullptr)
     return RefuseDelivery(worker, responder, actor, found.decision, name);
@@ -196,6 +212,10 @@ Result<char*> PutDelivery(Exchange& exchange, const catalog::Secret& secret,
 void BatchSecrets(Exchange& exchange) {
   const auto asked = wire::BatchSecretsRequest::Parse(exchange.body);
   if (!asked) return exchange.BadJson();
+  if (LacksContentBit(*exchange.principal)) {
+    exchange.RecordRefusal("no_content_bit", {});
+    return exchange.Answer(ErrorReply(403, kNeedsContentBit));
+  }
   const service::Batch batch =
       service::DecideBatch(exchange.root, exchange.principal->client(), asked->names);
   if (batch.refusal != service::BatchRefusal::kNone) return RefuseBatch(exchange, batch);

@@ -27,7 +27,7 @@ std::set<std::string> Texts(const TestReply& reply) {
   return texts;
 }
 std::string Path(const std::string& name, const std::string& rest = "") {
-  return std::string(kSecrets) + "/" + name + rest;
+  return std::string(kSecrets).append("/").append(name).append(rest);
 }
 
 std::string Create(const std::string& name, const std::string& more = "") {
@@ -396,6 +396,45 @@ TEST_CASE("contents are given to automation only with the content bit", "[api][I
   // It may create, grant and list all the same.
   CHECK(server.Send(robot, {"POST", kSecrets, Create("by_robot"), {}, {}}).status == 201);
   CHECK(server.Send(robot, {"GET", Path("General_Password"), "", {}, {}}).status == 200);
+}
+
+TEST_CASE("an automation client without the content bit reads nothing through groups it joins",
+          "[api][I5]") {
+  ServerFixture server;
+  server.AddClient("robot", true, false);
+  const TestCaller robot = TestCaller::Named("robot");
+  REQUIRE(server.Send(robot, {"POST", kSecrets, Create("s", R"(,"groups":["Web"])"), {}, {}})
+              .status == 201);
+  REQUIRE(server
+              .Send(robot, {"PUT",
+                            "/automation/v2/clients/robot/groups",
+                            R"({"addGroups":["Web"],"removeGroups":[]})",
+                            {},
+                            {}})
+              .status == 200);
+  const std::string batch = R"({"secrets":["s"]})";
+  for (const TestReply& refused : {server.Send(robot, {"GET", "/secret/s", "", {}, {}}),
+                                   server.Send(robot, {"GET", "/secret/%73", "", {}, {}}),
+                                   server.Send(robot, {"POST", "/batchsecret", batch, {}, {}})}) {
+    CHECK(refused.status == 403);
+    CHECK(refused.body.find("aGVsbG8") == std::string::npos);
+    const auto events = server.Events(ChainName::kAccess);
+    REQUIRE_FALSE(events.empty());
+    CHECK(events.back().find("no_content_bit") != std::string::npos);
+  }
+  // What it may not read it cannot probe for either, and a plain member reads.
+  CHECK(server.Send(robot, {"GET", "/secret/nope", "", {}, {}}).status == 403);
+  server.AddClient("plain", false, false);
+  REQUIRE(server
+              .Send(robot, {"PUT",
+                            "/automation/v2/clients/plain/groups",
+                            R"({"addGroups":["Web"],"removeGroups":[]})",
+                            {},
+                            {}})
+              .status == 200);
+  const TestCaller plain = TestCaller::Named("plain");
+  CHECK(server.Send(plain, {"GET", "/secret/s", "", {}, {}}).status == 200);
+  CHECK(server.Send(plain, {"POST", "/batchsecret", batch, {}, {}}).status == 200);
 }
 
 TEST_CASE("of fifty creations of one name exactly one succeeds", "[api]") {
