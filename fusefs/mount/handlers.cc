@@ -231,14 +231,13 @@ void OnRead(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset
     return;
   }
   // A descriptor reads its own version. The fill of a mapping's page (no lock owner) belongs to the
-  // inode: the current one.
+  // inode: the current one, unless it is open to fewer than the descriptor's was.
   VersionHandle handle = file->fh;
   std::shared_ptr<const snapshot::Snapshot> held;
   if (file->lock_owner == 0) {
     held = context.store.Current();
     const snapshot::NodeView* view = held->Find(place->node);
-    const bool live = view != nullptr && view->record != snapshot::kNoRecord;
-    handle = live ? context.store.HandleOf(view->record) : 0;
+    handle = view != nullptr ? context.store.MappedBy(file->fh, *view) : 0;
   }
   if (handle == 0) {
     fuse_reply_err(request, file->fh == 0 ? EBADF : ENOENT);

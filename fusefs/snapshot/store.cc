@@ -402,6 +402,21 @@ ReadOutcome SnapshotStore::ReadVersion(VersionHandle handle, View view, std::uin
   return ReadOutcome::kStale;
 }
 
+VersionHandle SnapshotStore::MappedBy(VersionHandle opened, const NodeView& view) const {
+  if (view.record == kNoRecord || opened == 0) return 0;
+  const VersionHandle current = HandleOf(view.record);
+  if (opened == current) return current;
+  const VersionRecord* before = memory_->Find(opened);
+  // Evicted (rule F7): nothing tells any more whom it was open to, unless that never changed.
+  if (before == nullptr) return view.narrowed_ns == 0 ? current : 0;
+  const VersionRecord& now = memory_->record(view.record);
+  const bool as_open =
+      now.uid == before->uid && now.gid == before->gid && (before->mode & ~now.mode) == 0;
+  // It may have been evicted, and its record used again, while it was looked at.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return as_open && memory_->Find(opened) == before ? current : 0;
+}
+
 Freshness SnapshotStore::GetFreshness() const {
   const ContentHeader& header = memory_->layout->header;
   return Freshness{static_cast<std::int64_t>(header.last_success_s.load()),

@@ -108,6 +108,10 @@ class SnapshotStore {
   ReadOutcome ReadVersion(VersionHandle handle, View view, std::uint64_t offset, MutableBytes out,
                           std::size_t* read_bytes, std::uint64_t now_ns) const;
   VersionHandle HandleOf(std::uint32_t record) const;
+  // What a mapping of a descriptor that was opened on `opened` gets when a page is missing: the
+  // current version of the node, as long as it is open to everybody whom `opened` was open to (rule
+  // F3). 0: nothing.
+  VersionHandle MappedBy(VersionHandle opened, const NodeView& view) const;
 
   Freshness GetFreshness() const;
   std::uint64_t total_content_bytes() const { return total_bytes_.load(std::memory_order_relaxed); }

@@ -399,6 +399,26 @@ bool PageIsThere(const volatile char* at) {
 }
 }  // namespace
 
+TEST_CASE("a descriptor from before a narrowing maps nothing of the narrower version",
+          "[fuse][F3]") {
+  Mounted mounted({"token"});
+  REQUIRE(mounted.driver.Put("token", 2, "old words", "0444") == "ok");
+  mounted.driver.Publish();
+  const UniqueFd held(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(mounted.driver.Put("token", 3, "new words", "0400") == "ok");
+  mounted.driver.Publish();
+  CHECK(ReadAll(held.get()) == "old words");
+  void* map = mmap(nullptr, 9, PROT_READ, MAP_PRIVATE, held.get(), 0);
+  REQUIRE(map != MAP_FAILED);
+  CHECK_FALSE(PageIsThere(static_cast<const char*>(map)));
+  munmap(map, 9);
+  const UniqueFd fresh(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
+  map = mmap(nullptr, 9, PROT_READ, MAP_PRIVATE, fresh.get(), 0);
+  REQUIRE(map != MAP_FAILED);
+  CHECK(std::string(static_cast<const char*>(map), 9) == "new words");
+  munmap(map, 9);
+}
+
 TEST_CASE(
     "a revoked secret cannot be opened, descriptors are cut at the grace, pages of mappings go, "
     "and a grant revives it",

@@ -506,6 +506,66 @@ TEST_CASE("a revoked version is cut at the grace, a superseded one is not", "[sn
   CHECK_FALSE(Raw(memory).Holds("one"));
 }
 
+TEST_CASE("a mapping of an old descriptor shows no version that is open to fewer",
+          "[snapshot][F3]") {
+  const UniqueFd memory = NewMemory();
+  const auto store = Attach(memory);
+  SnapshotBuilder builder(*store);
+  std::uint64_t number = 0;
+  const auto publish = [&](std::uint32_t mode, std::uint32_t uid, std::uint32_t gid) {
+    const std::string content = "v" + std::to_string(++number);
+    SecretVersion version = Version("s", number, content);
+    version.mode = mode;
+    version.uid = uid;
+    version.gid = gid;
+    REQUIRE(builder.Put(version).has_value());
+    REQUIRE(builder.Publish(number).has_value());
+    return HandleOf(*store, "s");
+  };
+  const auto mapped = [&](VersionHandle opened) {
+    const auto now = store->Current();
+    return store->MappedBy(opened, *now->Lookup("s"));
+  };
+  const VersionHandle first = publish(0440, 1, 1);
+  REQUIRE(store->CountOpen(0, 1, first));
+  CHECK(mapped(first) == first);
+  CHECK(mapped(0) == 0);
+  const VersionHandle same = publish(0440, 1, 1);
+  CHECK(mapped(first) == same);
+  const VersionHandle wider = publish(0444, 1, 1);
+  CHECK(mapped(first) == wider);
+  REQUIRE(store->CountOpen(1, 2, wider));
+  publish(0440, 1, 1);
+  CHECK(mapped(wider) == 0);
+  CHECK(mapped(first) == HandleOf(*store, "s"));
+  publish(0444, 2, 1);
+  CHECK(mapped(first) == 0);
+  publish(0444, 1, 2);
+  CHECK(mapped(first) == 0);
+  // Evicted: whom it was open to is not known any more.
+  publish(0440, 1, 1);
+  store->CountRelease(0, 3, first);
+  builder.Sweep();
+  CHECK(mapped(first) == 0);
+}
+
+TEST_CASE("a mapping follows a secret whose mode never changed, however old its descriptor",
+          "[snapshot]") {
+  const UniqueFd memory = NewMemory();
+  const auto store = Attach(memory);
+  SnapshotBuilder builder(*store);
+  REQUIRE(builder.Put(Version("s", 1, "v1")).has_value());
+  REQUIRE(builder.Publish(1).has_value());
+  const VersionHandle first = HandleOf(*store, "s");
+  for (std::uint64_t number = 2; number < 10; ++number) {
+    REQUIRE(builder.Put(Version("s", number, "v" + std::to_string(number))).has_value());
+    REQUIRE(builder.Publish(number).has_value());
+  }
+  REQUIRE(ReadHandle(*store, first) == "!stale");
+  const auto now = store->Current();
+  CHECK(store->MappedBy(first, *now->Lookup("s")) == HandleOf(*store, "s"));
+}
+
 TEST_CASE("limits refuse one secret and keep the rest of the batch", "[snapshot]") {
   const UniqueFd memory = NewMemory();
   const auto store = Attach(memory);
