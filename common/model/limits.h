@@ -71,6 +71,7 @@ inline constexpr std::size_t kMaxJsonKeyBytes = 512;
 
 // Change feed.
 inline constexpr std::size_t kMaxFeedWaiters = 12'000;
+inline constexpr std::size_t kMaxFeedWaitersPerClient = kMaxConnectionsPerIdentity;  // one each
 inline constexpr std::chrono::seconds kMaxFeedWait{60};
 inline constexpr std::size_t kFeedLogEntries = 100'000;
 inline constexpr std::chrono::seconds kServingFlushInterval{1};

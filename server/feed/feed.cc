@@ -209,11 +209,20 @@ void Feed::Impl::Acknowledge(const Question& question) {
 }
 
 Result<Asked> Feed::Impl::Ask(const Question& question, Reply reply) {
-  const Lock lock(mutex_);
+  std::vector<Due> displaced;  // goes after the lock
+  Lock lock(mutex_);
   if (stopping_) return Error{Errc::kUnavailable, "feed: stopping"};
   if (root_->FindClient(question.client) != nullptr) Acknowledge(question);
   Answer answer = Evaluate(question.client, question.since);
   if (!answer.empty() || question.wait.count() <= 0) return Asked{std::move(answer), 0};
+  // A client has one connection for each of its waiters, so what is over that waits for nobody: its
+  // peer hung up. Nobody may fill the feed by asking and hanging up.
+  if (const auto own = tickets_of_.find(question.client);
+      own != tickets_of_.end() && own->second.size() >= limits::kMaxFeedWaitersPerClient) {
+    Answer nothing;
+    nothing.generation = waiters_.at(own->second.front()).since;
+    displaced.emplace_back(Remove(own->second.front()), std::move(nothing));
+  }
   if (waiters_.size() >= limits::kMaxFeedWaiters) {
     return Error{Errc::kUnavailable, "feed: " + std::to_string(limits::kMaxFeedWaiters) +
                                          " clients are waiting; try again"};
@@ -227,6 +236,7 @@ Result<Asked> Feed::Impl::Ask(const Question& question, Reply reply) {
   tickets_of_[question.client].push_back(ticket);
   const bool first = deadlines_.emplace(deadline, ticket).first == deadlines_.begin();
   if (first) wake_.notify_one();
+  Send(&displaced, lock);
   return Asked{std::nullopt, ticket};
 }
 

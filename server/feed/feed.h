@@ -83,7 +83,8 @@ class Feed {
   // are those of the batch. Returns without waiting for the waiters that it wakes.
   void Publish(catalog::RootRef root, Generation newest, std::span<const store::ChangeRow> changes);
 
-  // Errors: kUnavailable when kMaxFeedWaiters wait. The caller checks who asks; a client that is
+  // Errors: kUnavailable when kMaxFeedWaiters wait. Of one client at most kMaxFeedWaitersPerClient
+  // wait: the oldest is answered with nothing, on the caller's thread. The caller checks who asks; a client that is
   // unknown or disabled is answered with reset.
   Result<Asked> Ask(const Question& question, Reply reply);
   // Forgets a waiter whose connection is gone. Its reply may still be on its way. Unknown tickets

@@ -454,15 +454,49 @@ TEST_CASE("The number of waiters is bounded; Stop answers them all", "[feed]") {
   const Generation start = Populate(world);
   std::atomic<std::size_t> answered = 0;
   const Reply count = [&answered](Answer answer) { answered += answer.empty() ? 1 : 0; };
+  constexpr std::size_t kEach = limits::kMaxFeedWaitersPerClient;
+  constexpr int kFirst = 1000;
+  const Generation joined = world.Do([](store::Savepoint& savepoint, Editor& editor) -> Status {
+    for (std::size_t i = 0; i * kEach < limits::kMaxFeedWaiters; ++i) {
+      const int id = kFirst + static_cast<int>(i);
+      const store::ClientRow row = ClientRowOf(id, "client-" + std::to_string(id));
+      RETURN_IF_ERROR(savepoint.InsertClient(row));
+      editor.PutClient(row);
+    }
+    return {};
+  });
+  REQUIRE(joined > start);
   for (std::size_t i = 0; i < limits::kMaxFeedWaiters; ++i) {
-    if (!world.feed().Ask({ClientId{1}, start, {}, kLong}, count).has_value()) FAIL(i);
+    const ClientId client{kFirst + static_cast<int>(i / kEach)};
+    if (!world.feed().Ask({client, joined, {}, kLong}, count).has_value()) FAIL(i);
   }
-  CHECK(CodeOf(world.feed().Ask({ClientId{2}, start, {}, kLong}, count)) == Errc::kUnavailable);
+  CHECK(CodeOf(world.feed().Ask({ClientId{2}, joined, {}, kLong}, count)) == Errc::kUnavailable);
   // What needs no waiting is still answered.
   CHECK(world.Now(2, Generation{0}).reset);
   world.feed().Stop();
   CHECK(answered == limits::kMaxFeedWaiters);
   CHECK(CodeOf(world.feed().Ask({ClientId{2}, start, {}, kLong}, count)) == Errc::kUnavailable);
+}
+
+TEST_CASE("A client that asks and hangs up again and again keeps nobody else from waiting",
+          "[feed]") {
+  World world;
+  const Generation start = Populate(world);
+  Mailbox mailbox;
+  constexpr int kMost = static_cast<int>(limits::kMaxFeedWaitersPerClient);
+  for (int i = 0; i < kMost; ++i) {
+    Must(world.feed().Ask({ClientId{1}, start, {}, kLong}, mailbox.For(i)));
+  }
+  CHECK(mailbox.size() == 0);
+  for (int i = kMost; i < 3 * kMost; ++i) {
+    Must(world.feed().Ask({ClientId{1}, start, {}, kLong}, mailbox.For(i)));
+    CHECK(mailbox.Take(i - kMost).empty());  // the oldest goes
+  }
+  CHECK(world.feed().waiters() == limits::kMaxFeedWaitersPerClient);
+  Must(world.feed().Ask({ClientId{2}, start, {}, kLong}, mailbox.For(-1)));
+  world.Rotate(3);
+  CHECK(Names(mailbox.Take(-1)) == Strings{"both"});
+  CHECK(Names(mailbox.Take(3 * kMost - 1)) == Strings{"both"});
 }
 
 TEST_CASE("Ten thousand waiters of which ten hold the secret: those ten are woken", "[feed]") {
