@@ -27,7 +27,7 @@ int ReadSocket(Connection* c, BIO* bio, char* at, std::size_t size) {
   for (;;) {
     const ssize_t got = ::recv(c->fd, at, size, MSG_DONTWAIT);
     if (got > 0) {
-      Count(c->shared->counters.bytes_received, static_cast<std::uint64_t>(got));
+      c->CountReceived(static_cast<std::size_t>(got));
       c->drained = static_cast<std::size_t>(got) < size;
       return static_cast<int>(got);
     }
@@ -85,7 +85,7 @@ int BioWrite(BIO* bio, const char* at, int size) {
       return size;
     }
     if (sent > 0) {
-      Count(c->shared->counters.bytes_sent, static_cast<std::uint64_t>(sent));
+      c->CountSent(static_cast<std::size_t>(sent));
       at += sent;
       left -= static_cast<std::size_t>(sent);
     }
@@ -184,12 +184,28 @@ SSL* Connection::NewSsl(int socket, const std::shared_ptr<Shared>& shared,
   return ssl.release();
 }
 
+void Connection::CountReceived(std::size_t bytes) {
+  if (traffic != nullptr) {
+    traffic->received_bytes += bytes;
+  } else {
+    Count(shared->counters.bytes_received, bytes);
+  }
+}
+
+void Connection::CountSent(std::size_t bytes) {
+  if (traffic != nullptr) {
+    traffic->sent_bytes += bytes;
+  } else {
+    Count(shared->counters.bytes_sent, bytes);
+  }
+}
+
 void Connection::Pump() {
   while (backlog_bytes() > 0 && !dead) {
     const ssize_t sent =
         ::send(fd, out.data() + out_offset, backlog_bytes(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0) {
-      Count(shared->counters.bytes_sent, static_cast<std::uint64_t>(sent));
+      CountSent(static_cast<std::size_t>(sent));
       out_offset += static_cast<std::size_t>(sent);
       sent_ms = NowMs();
     } else if (sent < 0 && errno == EINTR) {

@@ -32,6 +32,13 @@ struct IncomingBody {
   BodyBuffer content;
 };
 
+// Bytes on the wire, counted by one thread and added to the server's counters now and then: the workers would otherwise
+// pass one cache line to and fro several times a request.
+struct Traffic {
+  std::uint64_t received_bytes = 0;
+  std::uint64_t sent_bytes = 0;
+};
+
 struct Connection {
   Connection(int socket, std::shared_ptr<Shared> everything,
              std::shared_ptr<const tls::TlsContext> accepted_under);
@@ -46,6 +53,8 @@ struct Connection {
   static Connection* Of(const SSL* ssl) { return static_cast<Connection*>(SSL_get_app_data(ssl)); }
 
   std::size_t backlog_bytes() const { return out.size() - out_offset; }
+  void CountReceived(std::size_t bytes);
+  void CountSent(std::size_t bytes);
   // Sends as much of the backlog as the socket takes.
   void Pump();
   bool idle() const {
@@ -64,6 +73,7 @@ struct Connection {
   std::string peer_address;
 
   // Encrypted bytes.
+  Traffic* traffic = nullptr;  // of its worker; null during the handshake
   std::string out;
   std::size_t out_offset = 0;
   std::unique_ptr<char[]> early;  // read before OpenSSL asked for them, during the handshake only
@@ -72,6 +82,7 @@ struct Connection {
   bool corked = false;   // collect writes, Pump() follows
   bool drained = false;  // the last recv() emptied the socket
   bool in_worker = false;
+  bool holds_buffers = false;  // OpenSSL's, 16 KiB each way; given back when idle
   bool armed_for_write = false;
   bool dead = false;  // the socket is of no use any more
   bool eof = false;   // the peer will send nothing more

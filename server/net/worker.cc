@@ -20,6 +20,7 @@ constexpr std::size_t kReadBytes = 16 * 1024;  // one TLS record
 constexpr int kReadsPerWakeUp = 16;            // then the others get their turn
 constexpr std::size_t kSweepPerWakeUp = 16;    // chains judged again, about 0.3 ms each
 constexpr std::int64_t kTickNs = 250'000'000;
+constexpr std::int64_t kBuffersKeptMs = 1000;
 
 // Pistache wants a handler behind every transport; ours never hears of any input.
 class SilentHandler final : public Pistache::Tcp::Handler {
@@ -181,7 +182,16 @@ void Worker::FinishWakeUp() {
   settling.swap(touched_);
   for (const Peer& peer : settling) Settle(peer, Of(peer));
   settling.clear();
+  FlushCounters();
   touched_.swap(settling);  // keeps the capacity
+}
+
+void Worker::FlushCounters() {
+  Counters& counters = shared_->counters;
+  if (requests_ > 0) Count(counters.requests, std::exchange(requests_, 0));
+  if (traffic_.received_bytes > 0) Count(counters.bytes_received, traffic_.received_bytes);
+  if (traffic_.sent_bytes > 0) Count(counters.bytes_sent, traffic_.sent_bytes);
+  traffic_ = {};
 }
 
 void Worker::Touch(const Peer& peer) {
@@ -205,6 +215,7 @@ void Worker::TakeLetters() {
 void Worker::Adopt(const Peer& peer) {
   Connection* c = Of(peer);
   c->in_worker = true;
+  c->traffic = &traffic_;
   c->born_ms = c->phase_ms = now_ms_;
   c->control->last_active_ms.store(now_ms_);
   connections_.fetch_add(1, std::memory_order_relaxed);
@@ -277,6 +288,11 @@ void Worker::CheckDeadlines(const Peer& peer, Connection* c) {
   const ServerOptions& options = shared_->options;
   Counters& counters = shared_->counters;
   const std::int64_t in_phase_ms = now_ms_ - c->phase_ms;
+  if (c->holds_buffers &&
+      now_ms_ - c->control->last_active_ms.load(std::memory_order_relaxed) > kBuffersKeptMs) {
+    // Refused by OpenSSL while a record is incomplete: tried again at the next tick.
+    c->holds_buffers = SSL_free_buffers(c->ssl) == 0;
+  }
   if (c->certificate && now_s_ > c->certificate->earliest_not_after) {
     Count(counters.trust_closed);
     c->dead = true;  // rule T7
@@ -341,6 +357,7 @@ void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
       return;
     }
     c->drained = false;
+    c->holds_buffers = true;
     ERR_clear_error();
     const int got = SSL_read(c->ssl, read_buffer_.get(), kReadBytes);
     if (got > 0) {
@@ -546,7 +563,7 @@ void Worker::HandleRequest(const Peer& peer, Connection* c, const RequestHead& h
     return Touch(peer);
   }
   ++c->requests;
-  Count(shared_->counters.requests);
+  ++requests_;
   c->http10 = head.http10;
   c->head_only = head.method == Method::kHead;
   c->keep = head.keep_alive && StillKept(*c);
@@ -734,6 +751,7 @@ void Worker::Refuse(Connection* c, int status) {
 // replies leave (rule A1).
 void Worker::Commit() {
   if (handled_ == 0 && queue_.empty()) return;
+  FlushCounters();  // before the replies: who has an answer finds it counted
   bool written = true;
   if (handled_ > 0) {
     Count(shared_->counters.batches);
@@ -767,6 +785,7 @@ std::string Worker::UnauditedReply(const Queued& queued) const {
 
 void Worker::Write(Connection* c, std::string_view bytes) {
   constexpr std::size_t kPieceBytes = 1 << 20;
+  c->holds_buffers = true;
   ERR_clear_error();
   while (!bytes.empty() && !c->dead) {
     const std::size_t piece = std::min(bytes.size(), kPieceBytes);

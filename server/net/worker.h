@@ -61,6 +61,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void HandleEvent(const Pistache::Aio::FdSet::Entry& event);
   void PassToBase(Pistache::Polling::Tag tag);
   void FinishWakeUp();
+  void FlushCounters();
   void TakeLetters();
   void Adopt(const Peer& peer);
   void Deliver(Delivery* delivery);
@@ -135,7 +136,9 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   std::vector<Peer> resume_;
   std::vector<Queued> queue_;
   std::size_t queue_bytes_ = 0;
-  std::size_t handled_ = 0;  // requests since the last Commit()
+  std::size_t handled_ = 0;     // requests since the last Commit()
+  Traffic traffic_;             // of this wake-up
+  std::uint64_t requests_ = 0;  // likewise
   ReplyMemory memory_;
   std::unique_ptr<char[]> read_buffer_;
   std::string discarded_;  // room for a body that cannot be sent
