@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -145,8 +146,9 @@ Result<int> KeeperPid(const std::string& private_dir) {
   if (!fd.valid() || ::flock(fd.get(), LOCK_SH | LOCK_NB) == 0)
     return none;  // a lock that we get is held by nobody
   std::array<char, 32> text{};
-  if (::read(fd.get(), text.data(), text.size() - 1) <= 0) return none;
-  const int pid = std::atoi(text.data());
+  const ssize_t size = ::read(fd.get(), text.data(), text.size());
+  int pid = 0;
+  if (size <= 0 || std::from_chars(text.data(), text.data() + size, pid).ec != std::errc()) return none;
   return pid > 1 ? Result<int>(pid) : Result<int>(none);
 }
 

@@ -24,5 +24,5 @@ done
 symbols=$(nm -D "$program")
 grep -q '__stack_chk_fail' <<<"$symbols" || Fail "has no stack protector"
 grep -q '_chk@' <<<"$symbols" || Fail "has no fortified call"
-code=$(objdump -d --no-show-raw-insn -j .text "$program" | head -n 200000)
-grep -q 'endbr64' <<<"$code" || Fail "has no control-flow marks"
+marks=$(objdump -d --no-show-raw-insn -j .text "$program" | grep -c endbr64 || true)
+[ "$marks" -gt 0 ] || Fail "has no control-flow marks"
