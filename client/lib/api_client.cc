@@ -60,14 +60,19 @@ Error Malformed(const HttpClient& http, const Error& why) {
                                     why.message + ": is it a latchkeyd of this version?"};
 }
 
-template <class T, class Decode>
-Result<T> Fetch(HttpClient& http, const HttpRequest& request, Decode decode) {
-  ASSIGN_OR_RETURN(const HttpResponse response, Exchange(http, request, Surface::kAutomation));
+template <class T, class Decoder>
+Result<T> Decode(const HttpClient& http, const HttpResponse& response, Decoder decode) {
   const auto json = wire::ParseJson(response.body.bytes(), {.max_nodes = kMaxListNodes});
   if (!json.has_value()) return Malformed(http, json.error());
   Result<T> decoded = decode(*json);
   if (!decoded.has_value()) return Malformed(http, decoded.error());
   return decoded;
+}
+
+template <class T, class Decoder>
+Result<T> Fetch(HttpClient& http, const HttpRequest& request, Decoder decode) {
+  ASSIGN_OR_RETURN(const HttpResponse response, Exchange(http, request, Surface::kAutomation));
+  return Decode<T>(http, response, decode);
 }
 
 template <class T>
@@ -266,8 +271,14 @@ Result<std::vector<Reader>> ApiClient::SecretReaders(std::string_view name) {
   return FetchList<Reader>(*http_, Path(kSecretsPath, name, "/clients"), DecodeReader);
 }
 
-Result<std::vector<ServingEntry>> ApiClient::Serving(std::string_view name) {
-  return FetchList<ServingEntry>(*http_, Path(kSecretsPath, name, "/serving"), DecodeServingEntry);
+Result<ServingReport> ApiClient::Serving(std::string_view name) {
+  const HttpRequest request = Get(Path(kSecretsPath, name, "/serving"), Size::kList);
+  ASSIGN_OR_RETURN(const HttpResponse response, Exchange(*http_, request, Surface::kAutomation));
+  ASSIGN_OR_RETURN(auto entries,
+                   Decode<std::vector<ServingEntry>>(*http_, response, [](const auto& json) {
+                     return DecodeList<ServingEntry>(json, DecodeServingEntry);
+                   }));
+  return ServingReport{std::move(entries), response.server_time_s};
 }
 
 Result<WriteReceipt> ApiClient::CreateSecret(const NewSecret& secret, const SecretBuffer& content) {

@@ -62,7 +62,7 @@ class ApiClient {
   Result<std::vector<HistoryEntry>> History(std::string_view name, std::uint64_t after,
                                             std::size_t limit);
   Result<std::vector<Reader>> SecretReaders(std::string_view name);
-  Result<std::vector<ServingEntry>> Serving(std::string_view name);
+  Result<ServingReport> Serving(std::string_view name);
   // Writes. kConflict: the name is taken, or a race was lost. They are sent once, never repeated.
   Result<WriteReceipt> CreateSecret(const NewSecret& secret, const SecretBuffer& content);
   Result<WriteReceipt> UpdateSecret(std::string_view name, const SecretChange& change,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "common/wire/json_out.h"
+
 namespace latchkey::client {
 namespace {
 
@@ -110,8 +112,41 @@ Status FillSecretInfo(const JsonValue& json, SecretInfo* info) {
 
 bool IsNamedAuditMember(std::string_view key) {
   static constexpr std::string_view kNamed[] = {
-      "chain", "seq", "time", "event", "outcome", "principal", "address", "target", "requestId"};
+      "chain", "seq", "time", "type", "outcome", "actorName", "address", "actor", "requestId"};
   return std::find(std::begin(kNamed), std::end(kNamed), key) != std::end(kNamed);
+}
+
+// Depth is bounded by the gate.
+void WriteAgain(const JsonValue& value, wire::JsonOut* out) {
+  switch (value.kind()) {
+    case JsonValue::Kind::kNull:
+      out->Null();
+      return;
+    case JsonValue::Kind::kBool:
+      out->Bool(value.AsBool().value());
+      return;
+    case JsonValue::Kind::kInteger:
+    case JsonValue::Kind::kUnsigned:
+    case JsonValue::Kind::kFloat:
+      out->Raw(value.AsText().value());
+      return;
+    case JsonValue::Kind::kText:
+      out->Text(value.TextView().value());
+      return;
+    case JsonValue::Kind::kArray:
+      out->BeginArray();
+      for (const JsonValue& element : value.elements()) WriteAgain(element, out);
+      out->EndArray();
+      return;
+    case JsonValue::Kind::kObject:
+      out->BeginObject();
+      for (const JsonValue::Member& member : value.members()) {
+        out->Key(member.key);
+        WriteAgain(member.value, out);
+      }
+      out->EndObject();
+      return;
+  }
 }
 
 }  // namespace
@@ -214,18 +249,24 @@ Result<AuditEvent> DecodeAuditEvent(const JsonValue& json) {
   ASSIGN_OR_RETURN(event.chain, Text(json, "chain"));
   ASSIGN_OR_RETURN(event.seq, Count(json, "seq"));
   ASSIGN_OR_RETURN(event.time, Text(json, "time"));
-  ASSIGN_OR_RETURN(event.event, Text(json, "event"));
+  ASSIGN_OR_RETURN(event.type, Text(json, "type"));
   ASSIGN_OR_RETURN(event.outcome, OptionalText(json, "outcome"));
-  ASSIGN_OR_RETURN(event.principal, OptionalText(json, "principal"));
+  ASSIGN_OR_RETURN(event.actor, OptionalText(json, "actorName"));
   ASSIGN_OR_RETURN(event.address, OptionalText(json, "address"));
-  ASSIGN_OR_RETURN(event.target, OptionalText(json, "target"));
   ASSIGN_OR_RETURN(event.request_id, OptionalText(json, "requestId"));
   for (const JsonValue::Member& member : json.members()) {
     if (IsNamedAuditMember(member.key)) continue;
-    // Lists and maps of an event are not shown: every member that is documented is a scalar.
-    if (const auto text = member.value.AsText(); text.has_value())
-      event.more.emplace_back(member.key, *text);
+    std::string text;
+    if (const auto scalar = member.value.AsText(); scalar.has_value()) {
+      text = *scalar;
+    } else {
+      wire::JsonOut out(&text);
+      WriteAgain(member.value, &out);
+    }
+    event.details.emplace_back(member.key, std::move(text));
   }
+  wire::JsonOut out(&event.json);
+  WriteAgain(json, &out);
   return event;
 }
 

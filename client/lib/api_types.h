@@ -20,7 +20,7 @@ struct ChangeSet {
     std::uint64_t size_bytes = 0;
   };
   Generation generation;
-  bool reset = false;  // too far behind: `changed` is everything, what it does not name is gone
+  bool reset = false;  // too far behind: take a full listing; the lists are empty
   std::vector<Changed> changed;
   std::vector<std::string> gone;
 };
@@ -71,6 +71,12 @@ struct ServingEntry {
   std::optional<std::int64_t> served_since_s, last_seen_s;
 };
 
+struct ServingReport {
+  std::vector<ServingEntry> entries;
+  std::optional<std::int64_t>
+      server_time_s;  // by the server's clock, to judge the times in the entries
+};
+
 struct AccessAnswer {
   bool allowed = false;
   std::string reason;
@@ -80,8 +86,12 @@ struct AccessAnswer {
 struct AuditEvent {
   std::string chain;
   std::uint64_t seq = 0;
-  std::string time, event, outcome, principal, address, target, request_id;
-  std::vector<std::pair<std::string, std::string>> more;  // further members of the event, as text
+  std::string time;  // ISO 8601 in UTC: compares as text
+  std::string type, outcome, actor, address, request_id;
+  // The members that say what was acted on (secret, group, client, number ...), as text, in the
+  // order of the answer.
+  std::vector<std::pair<std::string, std::string>> details;
+  std::string json;  // the whole event again, compact, in the order of the answer
 };
 
 struct ServerStatus {

@@ -106,6 +106,9 @@ std::size_t OnHeader(char* data, std::size_t size, std::size_t count, void* cont
     response.version = ParseNumber(value);
   } else if (EqualsIgnoringCase(name, "X-Latchkey-Generation")) {
     response.generation = ParseNumber(value);
+  } else if (EqualsIgnoringCase(name, "Date")) {
+    const time_t date = curl_getdate(PrintableAscii(value, kMaxValueBytes).c_str(), nullptr);
+    if (date > 0) response.server_time_s = date;
   } else if (EqualsIgnoringCase(name, "Content-Length")) {
     // One allocation of the right size: no copies of a content while the buffer grows.
     const auto length = ParseNumber(value);

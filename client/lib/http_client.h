@@ -52,10 +52,11 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 0;
   WipedBytes body;
-  std::string request_id;                   // X-Request-Id, printable ASCII only
-  std::string www_authenticate;             // the reason of a 401, printable ASCII only
-  std::optional<std::uint64_t> version;     // X-Latchkey-Version
-  std::optional<std::uint64_t> generation;  // X-Latchkey-Generation
+  std::string request_id;                     // X-Request-Id, printable ASCII only
+  std::string www_authenticate;               // the reason of a 401, printable ASCII only
+  std::optional<std::uint64_t> version;       // X-Latchkey-Version
+  std::optional<std::uint64_t> generation;    // X-Latchkey-Generation
+  std::optional<std::int64_t> server_time_s;  // Date, seconds since 1970
 };
 
 // TLS 1.2 or newer, chain and name of the server verified (rule T4), HTTP/1.1 kept alive, no
