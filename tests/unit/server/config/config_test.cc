@@ -3,7 +3,6 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <iterator>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -56,14 +55,18 @@ TEST_CASE("The annotated sample is accepted, names every key, and shows the defa
   std::set<std::string> named;
   std::string section;
   std::istringstream lines(sample);
-  const std::regex key_line("^(# )?([a-z_]+) = .*"), section_line("^\\[([a-z_]+)\\]");
   for (std::string line; std::getline(lines, line);) {
-    std::smatch match;
-    if (std::regex_search(line, match, section_line)) {
-      section = match[1].str() + ".";
-      named.insert(match[1].str());
+    if (line.starts_with("[")) {
+      const std::string name = line.substr(1, line.find(']') - 1);
+      section = name + ".";
+      named.insert(name);
+      continue;
     }
-    if (std::regex_match(line, match, key_line)) named.insert(section + match[2].str());
+    if (line.starts_with("# ")) line.erase(0, 2);
+    const std::size_t end = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz_");
+    if (end != 0 && end != std::string::npos && line.substr(end).starts_with(" = ")) {
+      named.insert(section + line.substr(0, end));
+    }
   }
   for (const KeyDoc& doc : KeyDocs()) {
     CAPTURE(std::string(doc.key));
