@@ -12,6 +12,8 @@ EnterContainer box -v "$T/mnt:/secrets:ro" -v "$T/mnt/db_password:/one/db_passwo
 StartReader box --threads 2 --hold /secrets/db_password /one/db_password
 WaitUntil 20 "the readers go round" ReaderWentRound box
 # Lengths go up and down: a size that belongs to the wrong version would show as a cut or padded read.
+# head reads with read(2). busybox' cat uses sendfile, which goes through the page cache like a mapping: for two seconds
+# after a rotation it may see the larger of two sizes (docs/operations.md).
 number=1
 for bytes in 10 90000 1 4096 4095 70000 333 12000 4097 20; do
   number=$((number + 1))
@@ -19,8 +21,8 @@ for bytes in 10 90000 1 4096 4095 70000 333 12000 4097 20; do
   Shows() { InContainer box head -n 1 /secrets/db_password | grep -q "TEST $1 "; }
   WaitUntil 10 "version $number in the container" Shows $number
   MakeContent $number $bytes >"$T/wanted"
-  InContainer box cat /one/db_password | cmp - "$T/wanted" || Fail "version $number differs through the single-file bind"
-  Expect "size of version $number" "$(InContainer box cat /secrets/db_password | wc -c)" "$(wc -c <"$T/wanted")"
+  InContainer box head -c 9000000 /one/db_password | cmp - "$T/wanted" || Fail "version $number differs through the single-file bind"
+  Expect "size of version $number" "$(InContainer box head -c 9000000 /secrets/db_password | wc -c)" "$(wc -c <"$T/wanted")"
   WaitUntil 20 "the readers go round" ReaderWentRound box
 done
 status=0

@@ -35,8 +35,9 @@ Sql() { sqlite3 "$T/state/latchkey.db" "$1" || Fail "the statement does not fit 
 Changed() { [ "$(sqlite3 "$T/state/latchkey.db" "$1")" != "$2" ] || Fail "the tampering changed nothing"; }
 
 # One byte of one sealed content, in the middle.
-Sql "UPDATE contents SET sealed = CAST(substr(sealed, 1, 20) || x'00' || substr(sealed, 22) AS BLOB) WHERE version_id = (SELECT min(version_id) FROM contents)"
-Found "one flipped byte of content" "db_password"
+Sql "UPDATE contents SET sealed = CAST(substr(sealed, 1, 20) || CASE substr(sealed, 21, 1) WHEN x'00' THEN x'ff' ELSE x'00' END || substr(sealed, 22) AS BLOB)
+       WHERE version_id = (SELECT min(version_id) FROM contents)"
+Found "one flipped byte of content" "(db_password number 1)\|(api_token number 1)"
 
 # The sealed contents of two secrets change places.
 Sql "CREATE TEMP TABLE pair AS SELECT version_id, wrapped, sealed FROM contents ORDER BY version_id LIMIT 2;
