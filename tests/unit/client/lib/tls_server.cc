@@ -100,6 +100,12 @@ void TlsServer::Serve(int fd) {
   SSL_set_fd(ssl, fd);
   std::string pending;
   bool alive = SSL_accept(ssl) == 1;
+  if (!alive) {
+    // Closing with unread bytes would send a reset, which eats the alert: the client reads it and closes first.
+    ::shutdown(fd, SHUT_WR);
+    char rest[4096];
+    while (::recv(fd, rest, sizeof rest, 0) > 0) continue;
+  }
   while (alive && !stopping_) {
     const std::size_t head = pending.find("\r\n\r\n");
     std::size_t wanted = std::string::npos;
