@@ -22,7 +22,8 @@ struct Chain {
 
 std::vector<Chain> ChainsOf(const Options& options) {
   std::vector<Chain> chains;
-  for (const char* name : {"store", "access"}) {
+  // Access first: our own question about the store is an event of that chain.
+  for (const char* name : {"access", "store"}) {
     if (options.chain == "both" || options.chain == name) chains.push_back({name, std::nullopt});
   }
   return chains;

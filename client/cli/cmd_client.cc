@@ -68,15 +68,16 @@ Result<int> RunShow(Session& session, const Name& options) {
   RETURN_IF_ERROR(session.About(NameKind::kClient, options.name));
   ASSIGN_OR_RETURN(client::ApiClient* const api, session.Api());
   ASSIGN_OR_RETURN(const client::ClientInfo info, api->GetClient(options.name));
+  ASSIGN_OR_RETURN(const client::ClientState state, api->GetClientState(options.name));
   ASSIGN_OR_RETURN(const auto groups, api->ClientGroups(options.name));
   ASSIGN_OR_RETURN(const auto secrets, api->ClientSecrets(options.name));
   if (session.json) {
     session.PrintJson([&](wire::JsonOut& out) {
       out.BeginObject().Text("name", info.name).Text("description", info.description);
       out.Text("spiffeId", info.spiffe_id).Text("owner", info.owner);
-      WriteOptionalBool(out, "enabled", info.enabled);
-      WriteOptionalBool(out, "automation", info.automation);
-      WriteOptionalBool(out, "content", info.content);
+      WriteOptionalBool(out, "enabled", state.enabled);
+      WriteOptionalBool(out, "automation", state.automation);
+      WriteOptionalBool(out, "content", state.content);
       WriteOptionalInt(out, "lastSeenSeconds", info.last_seen_s);
       out.Int("createdAtSeconds", info.created_at_s).Text("createdBy", info.created_by);
       out.Int("updatedAtSeconds", info.updated_at_s).Text("updatedBy", info.updated_by);
@@ -91,9 +92,9 @@ Result<int> RunShow(Session& session, const Name& options) {
   fields.Add("description", info.description);
   fields.Add("SPIFFE id", info.spiffe_id);
   fields.Add("owner", info.owner);
-  fields.Add("enabled", YesNo(info.enabled));
-  fields.Add("automation", YesNo(info.automation));
-  fields.Add("may read contents there", YesNo(info.content));
+  fields.Add("enabled", YesNo(state.enabled));
+  fields.Add("automation", YesNo(state.automation));
+  fields.Add("may read contents there", YesNo(state.content));
   fields.Add("last seen", ShowTime(info.last_seen_s.value_or(0)));
   fields.Add("created", ShowTime(info.created_at_s) + " by " + info.created_by);
   fields.Add("updated", ShowTime(info.updated_at_s) + " by " + info.updated_by);

@@ -369,6 +369,11 @@ Result<WriteReceipt> ApiClient::CreateClient(const NewClient& client) {
   return SendWrite(*http_, Write("POST", std::string(kClientsPath), AsBytes(body)));
 }
 
+Result<ClientState> ApiClient::GetClientState(std::string_view name) {
+  return Fetch<ClientState>(*http_, Get(Path(kClientsPath, name, "/state"), Size::kSmall),
+                            DecodeClientState);
+}
+
 Result<WriteReceipt> ApiClient::SetClientState(std::string_view name, const ClientState& state) {
   std::string body;
   wire::JsonOut out(&body);

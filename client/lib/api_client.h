@@ -81,6 +81,8 @@ class ApiClient {
   Result<std::vector<std::string>> ClientGroups(std::string_view name);
   Result<std::vector<std::string>> ClientSecrets(std::string_view name);
   Result<WriteReceipt> CreateClient(const NewClient& client);
+  // All three are there.
+  Result<ClientState> GetClientState(std::string_view name);
   Result<WriteReceipt> SetClientState(std::string_view name, const ClientState& state);
   Result<WriteReceipt> DeleteClient(std::string_view name);
   Result<std::vector<std::string>> ModifyClientGroups(std::string_view name,

@@ -181,10 +181,16 @@ Result<ClientInfo> DecodeClientInfo(const JsonValue& json) {
   ASSIGN_OR_RETURN(info.updated_at_s, Int(json, "updatedAtSeconds"));
   ASSIGN_OR_RETURN(info.updated_by, OptionalText(json, "updatedBy"));
   ASSIGN_OR_RETURN(info.last_seen_s, OptionalInt(json, "lastSeenSeconds"));
-  ASSIGN_OR_RETURN(info.enabled, OptionalBool(json, "enabled"));
-  ASSIGN_OR_RETURN(info.automation, OptionalBool(json, "automation"));
-  ASSIGN_OR_RETURN(info.content, OptionalBool(json, "content"));
   return info;
+}
+
+Result<ClientState> DecodeClientState(const JsonValue& json) {
+  RETURN_IF_ERROR(RequireObject(json));
+  ClientState state;
+  ASSIGN_OR_RETURN(state.enabled, Bool(json, "enabled"));
+  ASSIGN_OR_RETURN(state.automation, Bool(json, "automation"));
+  ASSIGN_OR_RETURN(state.content, Bool(json, "content"));
+  return state;
 }
 
 Result<GroupInfo> DecodeGroupInfo(const JsonValue& json) {

@@ -16,6 +16,7 @@ Result<ChangeSet> DecodeChangeSet(const wire::JsonValue& json);
 // SecretDetailV2 or SanitizedSecret: the members that we read are the same.
 Result<SecretInfo> DecodeSecretInfo(const wire::JsonValue& json);
 Result<ClientInfo> DecodeClientInfo(const wire::JsonValue& json);
+Result<ClientState> DecodeClientState(const wire::JsonValue& json);
 Result<GroupInfo> DecodeGroupInfo(const wire::JsonValue& json);
 Result<HistoryEntry> DecodeHistoryEntry(const wire::JsonValue& json);
 Result<Reader> DecodeReader(const wire::JsonValue& json);

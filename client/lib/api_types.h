@@ -36,12 +36,11 @@ struct SecretInfo {  // SecretDetailV2
   std::string content_created_by;
 };
 
-struct ClientInfo {  // ClientDetailV2; the flags only where the server tells them
+struct ClientInfo {  // ClientDetailV2
   std::string name, owner, description, spiffe_id;
   std::int64_t created_at_s = 0, updated_at_s = 0;
   std::string created_by, updated_by;
   std::optional<std::int64_t> last_seen_s;
-  std::optional<bool> enabled, automation, content;
 };
 
 struct GroupInfo {  // GroupDetailV2

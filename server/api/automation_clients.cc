@@ -35,6 +35,17 @@ Reply NoContent(const Nothing&) {
   return EmptyReply(204);
 }
 
+Reply StateReply(const service::ClientBits& bits) {
+  std::string body;
+  wire::JsonOut(&body)
+      .BeginObject()
+      .Bool("enabled", bits.enabled)
+      .Bool("automation", bits.automation)
+      .Bool("content", bits.content)
+      .EndObject();
+  return JsonReply(200, std::move(body));
+}
+
 const catalog::Client* FindClientNamed(Exchange& exchange) {
   const catalog::Client* client =
       exchange.root.FindClient(std::string_view(exchange.parameters[0]));
@@ -144,6 +155,13 @@ void ListClientSecrets(Exchange& exchange) {
              [](wire::JsonOut* out, const catalog::Secret& secret) { out->Text(secret.name()); });
 }
 
+void GetClientState(Exchange& exchange) {
+  const catalog::Client* client = FindClientNamed(exchange);
+  if (client == nullptr) return;
+  const store::ClientRow& row = client->row;
+  exchange.Answer(StateReply({row.enabled, row.automation, row.content}));
+}
+
 void SetClientState(Exchange& exchange) {
   const auto request = wire::ClientStateRequest::Parse(exchange.body);
   if (!request) return exchange.BadJson();
@@ -154,16 +172,7 @@ void SetClientState(Exchange& exchange) {
       [name, changes](service::WriteContext& context) {
         return service::SetClientState(context, name, changes);
       },
-      [](const service::ClientBits& bits) {
-        std::string body;
-        wire::JsonOut(&body)
-            .BeginObject()
-            .Bool("enabled", bits.enabled)
-            .Bool("automation", bits.automation)
-            .Bool("content", bits.content)
-            .EndObject();
-        return JsonReply(200, std::move(body));
-      });
+      StateReply);
 }
 
 void CreateGroup(Exchange& exchange) {

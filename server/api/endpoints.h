@@ -46,6 +46,7 @@ void DeleteClient(Exchange& exchange);
 void ListClientGroups(Exchange& exchange);
 void ModifyClientGroups(Exchange& exchange);
 void ListClientSecrets(Exchange& exchange);
+void GetClientState(Exchange& exchange);
 void SetClientState(Exchange& exchange);
 void CreateGroup(Exchange& exchange);
 void ListGroups(Exchange& exchange);

@@ -67,6 +67,8 @@ constexpr Route kRoutes[] = {
      ModifyClientGroups},
     {Method::kGet, CLIENTS "/{}/secrets", Caller::kAutomation, BodyRule::kIgnored, false,
      ListClientSecrets},
+    {Method::kGet, CLIENTS "/{}/state", Caller::kAutomation, BodyRule::kIgnored, false,
+     GetClientState},
     {Method::kPut, CLIENTS "/{}/state", Caller::kAutomation, BodyRule::kJson, false,
      SetClientState},
 

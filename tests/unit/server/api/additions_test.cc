@@ -157,6 +157,14 @@ TEST_CASE("the state of clients is changed under its rules", "[api][I5]") {
     return server.Send(TestCaller::Named(caller),
                        {"PUT", "/automation/v2/clients/" + client + "/state", body, {}, {}});
   };
+  const auto get = [&](const std::string& caller, const std::string& client) {
+    return server.Send(TestCaller::Named(caller),
+                       {"GET", "/automation/v2/clients/" + client + "/state", "", {}, {}});
+  };
+  CHECK(get("robot", "robot").body == R"({"enabled":true,"automation":true,"content":false})");
+  CHECK(get("robot", "plain").body == R"({"enabled":true,"automation":false,"content":false})");
+  CHECK(get("plain", "plain").status == 403);
+  CHECK(get("robot", "nope").status == 404);
   CHECK(put("robot", "plain", R"({"automation":true})").body ==
         R"({"enabled":true,"automation":true,"content":false})");
   CHECK(put("robot", "plain", R"({"content":true})").status == 403);
@@ -173,6 +181,7 @@ TEST_CASE("the state of clients is changed under its rules", "[api][I5]") {
   CHECK(server.Send(TestCaller::Named("plain"), {"GET", "/secret/General_Password", "", {}, {}})
             .status == 200);
   CHECK(put("client", "plain", R"({"enabled":false})").status == 200);
+  CHECK(get("robot", "plain").body == R"({"enabled":false,"automation":false,"content":false})");
   CHECK(server.Send(TestCaller::Named("plain"), {"GET", "/secret/General_Password", "", {}, {}})
             .status == 401);
 }

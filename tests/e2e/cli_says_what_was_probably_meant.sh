@@ -1,0 +1,52 @@
+# A misspelt name or command is answered with the error, the names that were probably meant, and the exit code of its kind.
+source "$(dirname "$0")/../support/harness.sh"
+Begin
+MakeCerts app stranger
+InitServer
+StartServer
+printf first | GrantSecret db_password app
+Cli group create web >/dev/null
+
+ExpectHint() {  # ExpectHint CODE MESSAGE HINT COMMAND...
+  local code=$1 message=$2 hint=$3
+  shift 3
+  ExpectRun "$code" "$@"
+  ExpectContains "the error of $*" "$OUT" "latchkey: error: $message"
+  ExpectContains "the hint of $*" "$OUT" "latchkey: hint: did you mean \"$hint\"?"
+}
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli secret show db_pasword
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli secret rotate db_pasword --generate uuid
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli secret versions db_pasword
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli secret rollback db_pasword 1
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli secret delete db_pasword
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli who db_pasword
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli serving db_pasword
+ExpectHint 5 'secret "db_pasword" not found' db_password Cli grant db_pasword web
+ExpectHint 5 'secret "db_pasword" not found' db_password CliAs app get db_pasword
+ExpectHint 5 'client "ap" not found' app Cli client show ap
+ExpectHint 5 'client "ap" not found' app Cli client disable ap
+ExpectHint 5 'client "ap" not found' app Cli group add web ap
+ExpectHint 5 'group "wbe" not found' web Cli grant db_password wbe
+ExpectHint 5 'group "wbe" not found' web Cli revoke db_password wbe
+ExpectHint 5 'group "wbe" not found' web Cli group add wbe app
+ExpectHint 5 'group "wbe" not found' web Cli group show wbe
+printf x >"$T/content"
+ExpectHint 5 'group "wbe" not found' web Cli secret create other --group wbe --from-file "$T/content"
+ExpectRun 5 Cli secret show other   # nothing was created on the way
+ExpectHint 2 'latchkey secret has no command "rotat"' rotate Cli secret rotat db_password
+
+# The other codes of the contract.
+ExpectRun 2 Cli secret show 'not a name'
+ExpectRun 3 CliAs stranger get db_password
+ExpectRun 4 CliAs app secret list
+printf second | Cli secret create not_granted >/dev/null
+ExpectRun 4 CliAs app get not_granted
+ExpectRun 4 Cli can app not_granted
+ExpectRun 0 Cli can app db_password
+ExpectRun 6 Cli secret create db_password --generate uuid
+ExpectRun 6 Cli group create web
+ExpectRun 6 Cli client create app
+ExpectRun 6 Cli secret rename not_granted db_password
+StopServer
+ExpectRun 7 Cli secret list
+ExpectContains "the error without a server" "$OUT" "is latchkeyd running there?"
