@@ -15,6 +15,7 @@
 
 #include "common/base/guarded.h"
 #include "common/base/log.h"
+#include "common/base/process.h"
 #include "common/base/unique_fd.h"
 #include "server/api/handler.h"
 #include "server/commands.h"
@@ -27,6 +28,8 @@ namespace {
 
 constexpr std::chrono::hours kCrlAlarm{24};
 constexpr std::chrono::seconds kWatchInterval{60};
+// Worth a pause of the allocator; a busy server has less than this lying free.
+constexpr std::size_t kFreeMemoryWorthReturning = 4 * 1024 * 1024;
 
 // Rule P4: what is on the disk is what counts. No destructor runs: nothing is answered or written after this.
 [[noreturn]] void Fatal(const char* what) {
@@ -249,6 +252,7 @@ void Service::WaitForSignals() {
     if (signal == SIGHUP) Reload();
     if (signal == SIGTERM || signal == SIGINT) return;
     WatchExpiry();
+    ReturnFreeMemory(kFreeMemoryWorthReturning);
   }
 }
 
@@ -278,6 +282,7 @@ int Service::Run() {
     plain_.reset();
     return Refuse(refusal);
   }
+  ReturnFreeMemory();  // loading leaves more holes than data
   WarnAboutSwap();
   WatchExpiry();
   assembly_->StartHeads();

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -119,6 +120,11 @@ Status CloseUnknownFds(std::vector<int> keep) {
   }
   closed = closed && CloseRange(next, UINT_MAX);
   return closed ? Status() : CloseUnknownFdsByListing(keep);
+}
+
+void ReturnFreeMemory(std::size_t least_bytes) {
+  if (least_bytes > 0 && ::mallinfo2().fordblks < least_bytes) return;
+  ::malloc_trim(0);
 }
 
 Status HardenProcess(const HardenOptions& options) {

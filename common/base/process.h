@@ -1,6 +1,7 @@
 // What every program of ours does in the first lines of main, before it reads anything (rule Y4).
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,5 +37,12 @@ Status HardenProcess(const HardenOptions& options);
 Status CloseUnknownFds(std::vector<int> keep);
 // The second way alone, for its test.
 Status CloseUnknownFdsByListing(const std::vector<int>& keep);
+
+// Gives the kernel back what the allocator holds free: glibc keeps the holes below its newest
+// block, which after a cold start or a storm of connections is more than what is in use. Takes some
+// milliseconds for a large heap, during which allocations of other threads wait: call it after
+// loading and once in a while. `least_bytes`: does nothing while less than this lies free.
+// Thread-safe.
+void ReturnFreeMemory(std::size_t least_bytes = 0);
 
 }  // namespace latchkey

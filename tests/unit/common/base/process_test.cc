@@ -10,7 +10,10 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
+#include <memory>
+#include <vector>
 
 extern char** environ;
 
@@ -167,6 +170,32 @@ TEST_CASE("The soft limits of files and locked memory are raised to the hard one
           return true;
         }) == 0);
 }
+
+#ifndef LATCHKEY_SANITIZED  // the sanitizer's allocator has no holes of glibc's kind
+std::size_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  std::size_t total_pages = 0;
+  std::size_t resident_pages = 0;
+  statm >> total_pages >> resident_pages;
+  return resident_pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST_CASE("Freed memory below a block that stays goes back to the kernel", "[base]") {
+  constexpr std::size_t kBlockBytes = 4096;
+  constexpr std::size_t kBlocks = 8192;
+  std::vector<std::unique_ptr<char[]>> blocks;
+  for (std::size_t i = 0; i < kBlocks; ++i) {
+    blocks.push_back(std::make_unique<char[]>(kBlockBytes));  // zeroed, so it is resident
+  }
+  const std::unique_ptr<char[]> stays = std::make_unique<char[]>(kBlockBytes);
+  blocks.clear();
+  const std::size_t before = ResidentBytes();
+  ReturnFreeMemory(2 * kBlocks * kBlockBytes);
+  CHECK(ResidentBytes() + kBlocks * kBlockBytes / 2 > before);  // less lies free than was asked for
+  ReturnFreeMemory();
+  CHECK(ResidentBytes() + kBlocks * kBlockBytes / 2 < before);
+}
+#endif
 
 }  // namespace
 }  // namespace latchkey
