@@ -168,6 +168,7 @@ Status Assembly::OpenParts(const AssemblyOptions& options) {
   };
   heads.on_fatal = options.fatal;
   heads.clock = &SystemClock();
+  heads.refusals = &refusals_;
   heads_ = std::make_unique<audit::HeadKeeper>(keyring_->audit_key(), *chain_, *access_,
                                                std::move(heads));
   if (Status recorded = RecordStart(); !recorded) {
@@ -200,6 +201,7 @@ service::Services Assembly::services() {
   services.keys = keyring_.get();
   services.chain = chain_.get();
   services.access = access_.get();
+  services.refusals = &refusals_;
   services.writer = writer_.get();
   services.cache = cache_.get();
   services.clock = &SystemClock();

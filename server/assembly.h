@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "server/audit/heads.h"
+#include "server/audit/refusal_tally.h"
 #include "server/catalog/catalog.h"
 #include "server/config/config.h"
 #include "server/feed/feed.h"
@@ -60,6 +61,7 @@ class Assembly {
   catalog::Catalog& catalog() { return *catalog_; }
   feed::Feed& feed() { return *feed_; }
   audit::AccessLog& access() { return *access_; }
+  audit::RefusalTally& refusals() { return refusals_; }
   audit::StoreChain& chain() { return *chain_; }
   service::Writer& writer() { return *writer_; }
   service::SealedCache& cache() { return *cache_; }
@@ -83,6 +85,7 @@ class Assembly {
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<audit::StoreChain> chain_;
   std::unique_ptr<audit::AccessLog> access_;
+  audit::RefusalTally refusals_{SystemClock()};
   std::unique_ptr<catalog::Catalog> catalog_;
   std::unique_ptr<feed::Feed> feed_;
   std::unique_ptr<service::SealedCache> cache_;

@@ -107,8 +107,13 @@ void AddAudit(Assembly& assembly, Page* page) {
   const audit::AccessLogStats stats = assembly.access().Stats();
   page->Counter("audit_access_events_total", "events appended to the access chain since start",
                 stats.events);
+  const audit::RefusalStats refusals = assembly.refusals().Stats();
   page->Counter("audit_denied_events_total",
-                "requests refused for want of identity, right or grant", stats.denied);
+                "requests refused for want of identity, right or grant",
+                stats.denied + refusals.counted);
+  page->Counter("audit_refusals_counted_total",
+                "of these, refusals of strangers that were counted instead of written one by one",
+                refusals.counted);
   page->Counter("integrity_failures_total",
                 "stored data that was not what this server wrote: run latchkeyd check",
                 stats.integrity_failures);

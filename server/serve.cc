@@ -115,6 +115,7 @@ class Service {
   void Reload();
   Status TryReload();
   void WatchExpiry();
+  Status RecordStop();
   int Stop();
 
   const ServeOptions& options_;
@@ -256,6 +257,18 @@ void Service::WaitForSignals() {
   }
 }
 
+// Nobody is served any more: what was only counted so far goes in front of the record of the stop.
+Status Service::RecordStop() {
+  audit::AccessLog& access = assembly_->access();
+  if (const Status counts = assembly_->refusals().WriteAll(access); !counts) {
+    return Error{counts.error().code,
+                 std::to_string(assembly_->refusals().Stats().pending) +
+                     " refusals could not be recorded: " + counts.error().message};
+  }
+  return service::RecordServerEvent(access, audit::EventType::kServerStop, audit::Outcome::kAllowed,
+                                    "", assembly_->store().generation(), SystemClock());
+}
+
 int Service::Stop() {
   ready_ = false;
   options_.notify("STOPPING=1");
@@ -265,9 +278,7 @@ int Service::Stop() {
     Log(LogLevel::kWarn, "connections were cut at the end of the drain");
   server_.reset();
   plain_.reset();
-  Status status = service::RecordServerEvent(assembly_->access(), audit::EventType::kServerStop,
-                                             audit::Outcome::kAllowed, "",
-                                             assembly_->store().generation(), SystemClock());
+  Status status = RecordStop();
   if (Status stopped = assembly_->Stop(); status) status = stopped;
   if (!status) return Refuse(RefusalOf(status.error()));
   Log(LogLevel::kInfo, "stopped");

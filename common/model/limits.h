@@ -93,6 +93,10 @@ inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;
 inline constexpr std::size_t kSpoolSegmentBytes = 16 * 1024 * 1024;
 inline constexpr std::chrono::seconds kAuditSyncInterval{1};
 inline constexpr std::chrono::seconds kHeadLogInterval{60};
+// Refusals of callers without an identity: per source and window so many records of their own, then a count.
+inline constexpr std::chrono::seconds kRefusalWindow{60};
+inline constexpr std::uint32_t kRefusalsWrittenSingly = 4;
+inline constexpr std::size_t kMaxRefusalSources = 256;  // with, and as many without a certified name
 
 // Version pruning (API spec 5.5).
 inline constexpr std::chrono::hours kPruneAge{15 * 24};

@@ -62,6 +62,7 @@ class Worker final : public net::Handler {
   // Authenticates; on refusal answers (or sees to the creation of the client) and gives nothing.
   std::optional<Principal> Authenticate(const catalog::Root& root, const net::Request& request,
                                         net::Responder& responder, bool may_create);
+  void RecordStranger(const service::Actor& actor, const char* detail);
   void CreateThenHandle(const net::Request& request, net::Responder& responder,
                         identity::MissingClient missing);
 

@@ -217,10 +217,17 @@ std::optional<Principal> Worker::Authenticate(const catalog::Root& root,
     nobody.name = request.certificate->names.common_name
                       .value_or(request.certificate->names.spiffe_id.value_or(""))
                       .substr(0, limits::kMaxNameBytes);
-  Record(nobody, audit::EventType::kAuthRefused, audit::Outcome::kDenied,
-         [&](audit::Event& event) { event.detail = identified.refusal.detail; });
+  RecordStranger(nobody, identified.refusal.detail);
   Send(responder, ErrorReply(401).With("WWW-Authenticate", identified.refusal.challenge));
   return std::nullopt;
+}
+
+// Strangers come as fast as the network carries them: beyond a few they are counted, not written one by one.
+void Worker::RecordStranger(const service::Actor& actor, const char* detail) {
+  audit::Event event = actor.Event(audit::EventType::kAuthRefused, audit::Outcome::kDenied,
+                                   services().clock->Now().time_since_epoch().count());
+  event.detail = detail;
+  if (services().refusals->IsWrittenSingly(event)) batch_.Add(event);
 }
 
 // The row is made by the writer; then the very same request is handled by a handler of its own, which finds the client. The

@@ -451,7 +451,9 @@ void AccessLog::Impl::Count(std::span<const Bytes> events) {
   stats_.events += events.size();
   for (const Bytes event : events) {
     const EventKind kind = PeekKind(event);
-    stats_.denied += kind.outcome == Outcome::kDenied ? 1 : 0;
+    // What stands for many was counted where it came from.
+    const bool is_one = kind.type != EventType::kAuthRefusedMany;
+    stats_.denied += kind.outcome == Outcome::kDenied && is_one ? 1 : 0;
     stats_.integrity_failures += kind.type == EventType::kIntegrityFailure ? 1 : 0;
   }
 }

@@ -47,8 +47,9 @@ void VisitFields(E& event, Visit&& visit) {
   visit(23, "headChain", event.head_chain);
   visit(24, "headSeq", event.head_seq);
   visit(25, "headHash", event.head_hash);
+  visit(26, "since", event.since_ns);
 }
-constexpr std::size_t kNumberOfFields = 25;
+constexpr std::size_t kNumberOfFields = 26;
 static_assert(1 + kNumberOfFields * 5 + 8 * kMaxTextBytes + kNumberOfFields * 8 < kMaxEventBytes);
 
 // Length of the value of a number-like field.
@@ -198,7 +199,7 @@ class JsonWriter {
   void Number(int, Outcome outcome) { AppendText(out_, OutcomeName(outcome)); }
   void Number(int, ActorKind kind) { AppendText(out_, ActorKindName(kind)); }
   void Number(int number, std::int64_t value) {
-    if (number != 3) {
+    if (number != 3 && number != 26) {  // all but the times
       out_->append(std::to_string(value));
       return;
     }

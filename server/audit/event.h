@@ -30,6 +30,7 @@ namespace latchkey::audit {
   X(kAuthRefused, 121, "auth.refused")              \
   X(kIntegrityFailure, 122, "integrity_failure")    \
   X(kMutationFailed, 123, "mutation.failed")        \
+  X(kAuthRefusedMany, 124, "auth.refused_many")     \
   X(kSecretCreate, 201, "secret.create")            \
   X(kSecretUpdate, 202, "secret.update")            \
   X(kSecretRotate, 203, "secret.rotate")            \
@@ -104,14 +105,16 @@ struct Event {
   std::string_view client_name;
   std::string_view
       detail;  // a constant of the program, such as "not_granted"; never text of a caller
-  std::uint64_t count = 0;          // listed names, delivered secrets, pruned versions, records cut
+  // Listed names, delivered secrets, pruned versions, records cut, refusals.
+  std::uint64_t count = 0;
   std::uint64_t missing_count = 0;  // asked for and not delivered
   std::uint64_t client_bits = 0;
   std::uint64_t generation = 0;  // of the store, in server, heads and rollback events
   // heads and rollback.accepted: position of the other chain ("store", "access:main").
   std::string_view head_chain;
   std::uint64_t head_seq = 0;
-  Bytes head_hash;  // 32 bytes or none
+  Bytes head_hash;            // 32 bytes or none
+  std::int64_t since_ns = 0;  // auth.refused_many: time of the first; time_ns is the last
 };
 
 // Dotted name ("secret.read"); "unknown" never occurs for a decoded event.

@@ -67,6 +67,7 @@ Event HeadKeeper::Impl::HeadEvent(std::string_view chain, const ChainHead& head,
 // record the store, sync again, anchor both.
 Status HeadKeeper::Impl::RunOnce() {
   const std::lock_guard round(round_mutex_);
+  if (options_.refusals != nullptr) RETURN_IF_ERROR(options_.refusals->WriteEnded(access_));
   RETURN_IF_ERROR(access_.Sync());
   const AccessLog::Position access = access_.LastSynced();
   if (access.last_event_seq > recorded_access_event_) {

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "server/audit/access_log.h"
 #include "server/audit/anchor.h"
+#include "server/audit/refusal_tally.h"
 #include "server/audit/store_chain.h"
 
 namespace latchkey::audit {
@@ -22,6 +23,8 @@ struct HeadKeeperOptions {
   // An anchor or spool that cannot be synced ends the process (rule P4).
   std::function<void(const char* what)> on_fatal;
   const Clock* clock = nullptr;
+  // When there is one, each round first writes the counts whose window has ended. Outlives the keeper.
+  RefusalTally* refusals = nullptr;
 };
 
 // Owns one thread between Start() and Stop(). Its parts must outlive it.

@@ -1,6 +1,7 @@
 // Services: what the use cases stand on, put together by main and handed to server/api. Thread-safe as its parts are.
 #pragma once
 
+#include "server/audit/refusal_tally.h"
 #include "server/service/sealed_cache.h"
 #include "server/service/writer.h"
 
@@ -14,6 +15,7 @@ struct Services {
   const keys::Keyring* keys = nullptr;
   audit::StoreChain* chain = nullptr;
   audit::AccessLog* access = nullptr;
+  audit::RefusalTally* refusals = nullptr;
   Writer* writer = nullptr;
   SealedCache* cache = nullptr;
   const Clock* clock = nullptr;

@@ -146,8 +146,9 @@ void ServerFixture::Open() {
   options.reserve_bytes = 512 * 1024;
   access_ = Must(audit::AccessLog::Open(keyring_->audit_key(), std::move(options)));
   cache_ = std::make_unique<service::SealedCache>();
-  services_ = {store_.get(),  catalog_.get(), feed_.get(),  keyring_.get(), chain_.get(),
-               access_.get(), nullptr,        cache_.get(), &clock_,        &config_.settings};
+  services_ = {store_.get(), catalog_.get(), feed_.get(),      keyring_.get(),
+               chain_.get(), access_.get(),  &refusals_,       nullptr,
+               cache_.get(), &clock_,        &config_.settings};
   writer_ = std::make_unique<service::Writer>(services_.WriterParts());
   services_.writer = writer_.get();
   store_->Start(writer_.get());

@@ -144,6 +144,7 @@ class ServerFixture {
   std::unique_ptr<feed::Feed> feed_;
   std::unique_ptr<audit::StoreChain> chain_;
   std::unique_ptr<audit::AccessLog> access_;
+  audit::RefusalTally refusals_{clock_};
   std::unique_ptr<service::SealedCache> cache_;
   std::unique_ptr<service::Writer> writer_;
   std::unique_ptr<identity::Authenticator> authenticator_;

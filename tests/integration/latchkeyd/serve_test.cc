@@ -262,6 +262,44 @@ TEST_CASE("SIGHUP takes certificate and log level together, or neither", "[latch
   CHECK(server.Wait() == 0);
 }
 
+TEST_CASE("A flood of strangers costs a handful of records, and every refusal is in the chain",
+          "[latchkeyd]") {
+  const Place place(true);
+  place.Init();
+  constexpr int kRequests = 400;
+  {
+    RunningServer server(place.directory());
+    if (!server.ready()) FAIL(server.log());
+    // No certificate: one connection, many requests.
+    const Outcome flood = Curl(place, "", "/secret/x[1-" + std::to_string(kRequests) + "]",
+                               {"--output", "/dev/null"});
+    CHECK_THAT(flood.out, Catch::EndsWith("401"));
+    const std::string metrics = CurlMetrics(place, "/metrics").out;
+    CHECK_THAT(metrics, Catch::Contains("\nlatchkey_audit_denied_events_total 400\n"));
+    CHECK_THAT(metrics, Catch::Contains("\nlatchkey_audit_refusals_counted_total 396\n"));
+    server.Signal(SIGTERM);
+    CHECK(server.Wait() == 0);
+  }
+  const Outcome check = place.Command({"check"});
+  CAPTURE(check.out, check.err);
+  CHECK(check.exit_code == 0);
+  RunningServer server(place.directory());
+  if (!server.ready()) FAIL(server.log());
+  const std::string audit =
+      Curl(place, "admin", "/automation/v2/audit?chain=access&limit=1000").out;
+  CAPTURE(audit);
+  const auto count = [&audit](const std::string& text) {
+    int found = 0;
+    for (std::size_t at = audit.find(text); at != std::string::npos; at = audit.find(text, at + 1))
+      ++found;
+    return found;
+  };
+  CHECK(count("\"type\":\"auth.refused\"") == 4);
+  CHECK(count("\"type\":\"auth.refused_many\"") == 1);
+  CHECK(count("\"detail\":\"no_certificate\",\"count\":396,\"since\":") == 1);
+  CHECK(audit.find("auth.refused_many") < audit.find("server.stop"));
+}
+
 TEST_CASE("Health, readiness and metrics are on their own listener, and nothing else is",
           "[latchkeyd]") {
   const Place place(true);

@@ -80,6 +80,7 @@ TEST_CASE("no route but the status answers a caller who is not a client", "[api]
       CHECK(server.Send(TestCaller::Nobody(), request).status == 200);
       continue;
     }
+    server.clock().Advance(limits::kRefusalWindow);  // refusals of one window are not all written
     const std::size_t before = RefusalsOf(server);
     const TestReply nobody = server.Send(TestCaller::Nobody(), request);
     const TestReply unknown = server.Send(TestCaller::Named("stranger"), request);
@@ -97,6 +98,30 @@ TEST_CASE("no route but the status answers a caller who is not a client", "[api]
     CHECK(SameAnswer(unknown, disabled));
     CHECK(RefusalsOf(server) == before + 5);
   }
+}
+
+TEST_CASE("strangers are counted, and known clients recorded one by one", "[api][audit]") {
+  ServerFixture server;
+  constexpr std::uint64_t kRequests = 500;
+  for (std::uint64_t i = 0; i < kRequests; ++i) {
+    REQUIRE(server.Send(TestCaller::Nobody(), {"GET", "/secret/x", "", {}, {}}).status == 401);
+    REQUIRE(server.Send(TestCaller::Named("stranger"), {"GET", "/secrets", "", {}, {}}).status ==
+            401);
+    REQUIRE(server.Get("/secret/Hacking_Password").status == 403);
+  }
+  const auto count = [&](const std::string& text) {
+    const auto events = server.Events(service::ChainName::kAccess);
+    return std::count_if(events.begin(), events.end(), [&](const std::string& event) {
+      return event.find(text) != std::string::npos;
+    });
+  };
+  CHECK(count("\"auth.refused\"") == 2 * limits::kRefusalsWrittenSingly);
+  CHECK(count("\"access.denied\"") == kRequests);
+  REQUIRE(server.services().refusals->WriteAll(*server.services().access).has_value());
+  CHECK(count("\"auth.refused_many\"") == 2);
+  CHECK(count("\"detail\":\"no_certificate\",\"count\":496,\"since\":\"20") == 1);
+  CHECK(count("\"actorName\":\"stranger\",\"address\":\"127.0.0.1\",\"detail\":\"unknown_client\","
+              "\"count\":496") == 1);
 }
 
 TEST_CASE("automation is closed to plain clients, whatever they send", "[api][matrix]") {

@@ -75,6 +75,7 @@ void FillRandomly(OwnedEvent* owned, bool with_nul) {
   event.head_chain = owned->texts[7];
   event.head_seq = RandomNumber();
   if (Random(2) == 0) event.head_hash = owned->hash;
+  event.since_ns = static_cast<std::int64_t>(RandomNumber() >> 1);
 }
 
 ByteVector Encode(const Event& event) {
@@ -120,6 +121,7 @@ TEST_CASE("Decoding gives back every field of a random event, and encoding it ag
     REQUIRE(back->head_chain == event.head_chain);
     REQUIRE(back->head_seq == event.head_seq);
     REQUIRE(AsText(back->head_hash) == AsText(event.head_hash));
+    REQUIRE(back->since_ns == event.since_ns);
     REQUIRE(Encode(*back) == bytes);
     REQUIRE(PeekKind(bytes).type == event.type);
     REQUIRE(PeekKind(bytes).outcome == event.outcome);
