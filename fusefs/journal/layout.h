@@ -92,6 +92,9 @@ struct Layout {
   std::array<SlotHead, kSlots> slots;
   EventQueue wake;
   EventQueue notify;
+  // Generations of whose size the kernel heard by the waker's first touch, and by its second (mount/handlers.cc). Worker only.
+  std::array<Word, kNodes> offered;
+  std::array<Word, kNodes> settled;
   std::array<std::array<char, kNodeNameBytes>, kNodes> names;
   std::array<ReadRing, kSlots> reads;
   alignas(4096) std::array<std::array<std::uint8_t, kSlotBytes>, kSlots> requests;

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -58,6 +60,14 @@ bool WakerMayFind(HandlerContext& context, fuse_req_t request, std::string_view 
   return true;
 }
 
+// For a reply that only fills the kernel's own attributes; whoever then calls stat is answered by OnGetattr, since the time-out
+// is 0 as long as the two sizes differ.
+struct stat ForPageCache(const Attributes& attributes) {
+  struct stat info = attributes.stat;
+  if (S_ISREG(info.st_mode)) info.st_size = attributes.open_bytes;
+  return info;
+}
+
 void OnLookup(fuse_req_t request, fuse_ino_t parent, const char* name) noexcept {
   HandlerContext& context = Context(request);
   fuse_entry_param entry{};
@@ -81,29 +91,56 @@ void OnLookup(fuse_req_t request, fuse_ino_t parent, const char* name) noexcept 
     return;
   }
   entry.ino = inode;
-  entry.attr = attributes.stat;
+  entry.attr = ForPageCache(attributes);
   entry.attr_timeout = attributes.timeout_s;
   entry.entry_timeout = parent == snapshot::kNewNode ? 0 : kEntryTimeoutS;
   fuse_reply_entry(request, &entry);
 }
 
-void ReplyAttributes(fuse_req_t request, fuse_ino_t inode) {
+// The size rule (5.2 point 4) is for the caller of stat. The kernel would take the larger size for that of the file, and sendfile,
+// which reads through the page cache, would pad the shorter content with zeros up to it. A notice while the request is under way
+// makes the kernel hand the answer to the caller and keep its own size. That size must not be too small for a new open, and nobody
+// but the waker can set it without being told it as well: so this waits for the waker's second touch of the generation, which proves
+// that the kernel has taken in the answer to the first. Before that a size too large is the lesser evil.
+//
+// lseek to the end names its descriptor, and takes the size from the kernel's attributes: it gets what that descriptor can read.
+void OnGetattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) noexcept {
+  const HandlerContext& context = Context(request);
   Attributes attributes{};
-  const int error = Context(request).tree.Stat(inode, &attributes);
-  if (error != 0)
+  const int error = context.tree.Stat(inode, &attributes);
+  if (error != 0) {
     fuse_reply_err(request, error);
-  else
-    fuse_reply_attr(request, &attributes.stat, attributes.timeout_s);
-}
-
-void OnGetattr(fuse_req_t request, fuse_ino_t inode, fuse_file_info* /*file*/) noexcept {
-  ReplyAttributes(request, inode);
+    return;
+  }
+  if (file != nullptr && file->fh == attributes.current)
+    attributes.stat.st_size = attributes.open_bytes;
+  if (file == nullptr && attributes.touched_as != 0 &&
+      attributes.stat.st_size != attributes.open_bytes &&
+      context.region.layout().settled[inode].load(std::memory_order_acquire) ==
+          attributes.touched_as)
+    ForgetAttributes(context.fuse_fd, inode);
+  fuse_reply_attr(request, &attributes.stat, attributes.timeout_s);
 }
 
 // Reachable on the private mount only, by the waker: says yes and changes nothing (5.2 point 5).
-void OnSetattr(fuse_req_t request, fuse_ino_t inode, struct stat* /*wish*/, int /*which*/,
+void OnSetattr(fuse_req_t request, fuse_ino_t inode, struct stat* /*wish*/, int which,
                fuse_file_info* /*file*/) noexcept {
-  ReplyAttributes(request, inode);
+  const HandlerContext& context = Context(request);
+  Attributes attributes{};
+  const int error = context.tree.Stat(inode, &attributes);
+  if (error != 0) {
+    fuse_reply_err(request, error);
+    return;
+  }
+  if (attributes.touched_as != 0) {
+    journal::Layout& layout = context.region.layout();
+    if ((which & FUSE_SET_ATTR_ATIME) != 0)
+      layout.offered[inode].store(attributes.touched_as, std::memory_order_release);
+    else if (layout.offered[inode].load(std::memory_order_acquire) == attributes.touched_as)
+      layout.settled[inode].store(attributes.touched_as, std::memory_order_release);
+  }
+  const struct stat info = ForPageCache(attributes);
+  fuse_reply_attr(request, &info, attributes.timeout_s);
 }
 
 // Point 9: for two seconds after a change of mode or owner the kernel may have checked the
@@ -320,7 +357,7 @@ void ListDirectory(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t
     // A name that ended since the list was made is still listed, without an inode.
     if (plus && context.tree.Stat(child.inode, &attributes) == 0) {
       entry.ino = child.inode;
-      entry.attr = attributes.stat;
+      entry.attr = ForPageCache(attributes);
       entry.attr_timeout = attributes.timeout_s;
       entry.entry_timeout = kEntryTimeoutS;
     }
@@ -497,6 +534,17 @@ BounceBuffer::~BounceBuffer() {
 ThreadState*& CurrentThread() {
   thread_local ThreadState* state = nullptr;
   return state;
+}
+
+void ForgetAttributes(int fuse_fd, Inode inode) {
+  fuse_notify_inval_inode_out body{};
+  body.ino = inode;
+  body.off = -1;
+  fuse_out_header head{};
+  head.len = sizeof head + sizeof body;
+  head.error = FUSE_NOTIFY_INVAL_INODE;
+  std::array<iovec, 2> parts = {iovec{&head, sizeof head}, iovec{&body, sizeof body}};
+  [[maybe_unused]] const ssize_t written = writev(fuse_fd, parts.data(), 2);
 }
 
 const fuse_lowlevel_ops& Operations() {

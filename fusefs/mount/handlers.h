@@ -45,7 +45,12 @@ struct HandlerContext {
   const journal::Region& region;
   const SessionOptions& options;
   Tree tree;
+  int fuse_fd;
 };
+
+// The only notice that a worker may send: with a negative offset it touches attributes alone and never waits. One that drops
+// pages or entries can hang behind a request in flight, and a worker killed in it could not be reaped (5.2, deadlocks).
+void ForgetAttributes(int fuse_fd, Inode inode);
 
 ThreadState*& CurrentThread();
 const fuse_lowlevel_ops& Operations();

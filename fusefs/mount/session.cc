@@ -119,19 +119,8 @@ class Hooks : public snapshot::PublishHooks {
   }
 
  private:
-  // The only notice a worker may send: with a negative offset it touches attributes alone and never
-  // waits. One that drops pages or entries can hang behind a request in flight, and a worker killed
-  // in it could not be reaped (5.2, deadlocks).
   void Notice(Inode inode) const {
-    if (region_.layout().mounted.load() == 0) return;
-    fuse_notify_inval_inode_out body{};
-    body.ino = inode;
-    body.off = -1;
-    fuse_out_header head{};
-    head.len = sizeof head + sizeof body;
-    head.error = FUSE_NOTIFY_INVAL_INODE;
-    std::array<iovec, 2> parts = {iovec{&head, sizeof head}, iovec{&body, sizeof body}};
-    [[maybe_unused]] const ssize_t written = writev(handover_.fuse_fd, parts.data(), 2);
+    if (region_.layout().mounted.load() != 0) ForgetAttributes(handover_.fuse_fd, inode);
   }
 
   const journal::Region& region_;
@@ -174,7 +163,7 @@ class Session::Impl {
         region_(std::move(region)),
         store_(std::move(store)),
         hooks_(region_, handover_),
-        context_{*store_, region_, options_, Tree(*store_, options_)} {
+        context_{*store_, region_, options_, Tree(*store_, options_), handover_.fuse_fd} {
     store_->SetHooks(&hooks_);
     store_->SetRevokeGrace(options_.revoke_grace);
   }

@@ -133,6 +133,10 @@ int Tree::StatContent(const Place& place, Inode inode, Attributes* out) const {
   out->stat.st_ino = inode;
   out->stat.st_nlink = 1;
   out->stat.st_size = static_cast<off_t>(size->bytes);
+  out->open_bytes = static_cast<off_t>(size->open_bytes);
+  out->current = info.handle;
+  if (secret && place.view == View::kContent && !size->staged)
+    out->touched_as = now->Find(place.node)->changed_generation;
   // Two versions of one second must differ, or the kernel keeps pages of the older one for mmap and sendfile.
   out->stat.st_mtim = {info.mtime_s, static_cast<long>(info.number % kNsPerSecond)};
   out->stat.st_atim = out->stat.st_ctim = out->stat.st_mtim;

@@ -28,6 +28,11 @@ std::optional<Place> PlaceOf(Inode inode);
 struct Attributes {
   struct stat stat;
   double timeout_s;  // 0: the kernel must ask again
+  // What the page cache, and with it sendfile, may hand out of a secret: less than st_size while a
+  // longer version is still open.
+  off_t open_bytes;
+  snapshot::VersionHandle current;  // what a new open reads
+  std::uint64_t touched_as;  // the generation that a touch of now tells the kernel of; 0: none
 };
 
 struct Child {

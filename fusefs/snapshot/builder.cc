@@ -451,6 +451,7 @@ class SnapshotBuilder::Impl {
       auto view = next->nodes[node] == nullptr ? std::make_shared<NodeView>()
                                                : std::make_shared<NodeView>(*next->nodes[node]);
       view->node = node;
+      view->changed_generation = next->generation;
       view->changed_ns = now_ns;
       if (view->record != kNoRecord) {
         if (record == kNoRecord ||

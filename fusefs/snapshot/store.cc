@@ -116,6 +116,7 @@ class Recovery {
       }
       auto view = std::make_shared<NodeView>();
       view->node = node;
+      view->changed_generation = entry.changed_generation;
       view->changed_ns = entry.changed_ns;
       view->narrowed_ns = entry.narrowed_ns;
       if (entry.record != kNoRecord) view->record = Adopt(entry.record, node);
@@ -308,10 +309,10 @@ std::optional<SizeAnswer> SnapshotStore::SizeOf(NodeIndex node, View view, std::
     const VersionRecord& version = memory_->record(record);
     return view == View::kJson ? JsonBytes(version) : version.content_bytes;
   };
-  SizeAnswer answer{size_of(at->record), true};
-  if (staged_plus_one != 0) {
+  SizeAnswer answer{size_of(at->record), size_of(at->record), staged_plus_one != 0, true};
+  if (answer.staged) {
     answer.settled = false;
-    answer.bytes = std::max(answer.bytes, staged_plus_one - 1);
+    answer.bytes = answer.open_bytes = std::max(answer.bytes, staged_plus_one - 1);
   }
   if (now_ns < at->changed_ns + kGraceNs) {
     answer.settled = false;

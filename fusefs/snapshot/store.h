@@ -21,6 +21,7 @@ std::uint64_t MonotonicNs();
 struct NodeView {
   NodeIndex node = 0;
   std::uint32_t record = kNoRecord;  // what a new open gets; kNoRecord: ENOENT
+  std::uint64_t changed_generation = 0;  // mount generation of the last change
   std::uint64_t changed_ns = 0;
   std::uint64_t narrowed_ns = 0;
   std::vector<std::uint32_t>
@@ -57,7 +58,9 @@ struct VersionInfo {
 enum class View { kContent, kJson };
 
 struct SizeAnswer {
-  std::uint64_t bytes;
+  std::uint64_t bytes;       // for whoever asks: at least what any descriptor of now reads
+  std::uint64_t open_bytes;  // at least what a new open reads; exact unless one is staged
+  bool staged;               // the next version is about to be swapped in
   bool settled;  // false: within the two seconds of a change, the kernel may not cache it
 };
 

@@ -8,6 +8,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -252,6 +253,101 @@ TEST_CASE("a map made after the rotation shows the new bytes, and MAP_SHARED is 
     CHECK(mmap(nullptr, 66, PROT_READ, MAP_SHARED, fd.get(), 0) == MAP_FAILED);
     munmap(before, 66);
     munmap(after, 66);
+  }
+}
+
+namespace {
+
+// All that one sendfile(2) after the other hands out, up to the end that it reports itself.
+std::string SendAll(int from, off_t offset = 0) {
+  const UniqueFd into(memfd_create("copy", MFD_CLOEXEC));
+  ssize_t sent = 1;
+  while (sent > 0) sent = sendfile(into.get(), from, &offset, 1 << 20);
+  if (sent < 0) return std::string("!") + std::strerror(errno);
+  lseek(into.get(), 0, SEEK_SET);
+  return ReadAll(into.get());
+}
+
+// The same through a pipe, as splice(2) wants it.
+std::string SpliceAll(int from) {
+  std::array<int, 2> pipe_ends{};
+  REQUIRE(pipe2(pipe_ends.data(), O_CLOEXEC) == 0);
+  UniqueFd reading(pipe_ends[0]);
+  UniqueFd writing(pipe_ends[1]);
+  off64_t offset = 0;
+  while (splice(from, &offset, writing.get(), nullptr, 1 << 20, SPLICE_F_NONBLOCK) > 0) {
+  }
+  writing.Reset();
+  return ReadAll(reading.get());
+}
+
+}  // namespace
+
+TEST_CASE("sendfile and splice give the current version, whole and without padding",
+          "[fuse][R17]") {
+  Mounted mounted({"token"});
+  const std::string file = mounted.Bind("token");
+  Watcher events(mounted / "token", IN_CLOSE_WRITE);
+  const auto rotate = [&](std::uint32_t number, const std::string& text) {
+    REQUIRE(mounted.driver.Put("token", number, text) == "ok");
+    events.Clear();
+    mounted.driver.Publish();
+    REQUIRE(events.Sees(IN_CLOSE_WRITE));
+  };
+  int wrong = 0;
+  const auto look = [&](int fd, const std::string& wanted) {
+    if (SendAll(fd) != wanted || SpliceAll(fd) != wanted) ++wrong;
+  };
+  for (std::uint32_t round = 0; round < 10; ++round) {
+    const std::string longer(5000 + round, 'b');
+    const std::string shorter(100 + round, 'c');
+    rotate(2 + 2 * round, longer);
+    const UniqueFd held(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    // A program that holds the longer version asks for its size all the time, and may not be told
+    // less.
+    std::atomic<bool> stop{false};
+    std::atomic<int> asked{0};
+    std::atomic<int> too_small{0};
+    std::thread asker([&] {
+      struct stat info {};
+      for (; !stop; ++asked)
+        if (fstat(held.get(), &info) != 0 || info.st_size < 5000) ++too_small;
+    });
+    CHECK(Eventually([&] { return asked > 0; }));
+    rotate(3 + 2 * round, shorter);
+    for (int turn = 0; turn < 100; ++turn) {
+      if (turn % 10 == 0) mounted.driver.Command("forget token");  // the next open looks it up
+      for (const std::string& path : {mounted / "token", file}) {
+        const UniqueFd fresh(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        look(fresh.get(), shorter);
+        // The page cache of the one inode serves it: never the version of the descriptor.
+        look(held.get(), shorter);
+      }
+    }
+    stop = true;
+    asker.join();
+    CAPTURE(round);
+    CHECK(too_small == 0);
+    CHECK(ReadAll(held.get()) == longer);
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a seek to the end finds the end of the descriptor's own version", "[fuse][R18]") {
+  Mounted mounted({"token"});
+  Watcher events(mounted / "token", IN_CLOSE_WRITE);
+  for (std::uint32_t number = 2; number < 12; number += 2) {
+    REQUIRE(mounted.driver.Put("token", number, std::string(5000, 'b')) == "ok");
+    mounted.driver.Publish();
+    const UniqueFd held(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
+    REQUIRE(mounted.driver.Put("token", number + 1, std::string(100, 'c')) == "ok");
+    events.Clear();
+    mounted.driver.Publish();
+    REQUIRE(events.Sees(IN_CLOSE_WRITE));
+    const UniqueFd fresh(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
+    CHECK(lseek(held.get(), 0, SEEK_END) == 5000);
+    CHECK(lseek(fresh.get(), 0, SEEK_END) == 100);
+    CHECK(SizeOf(mounted / "token") == 5000);
   }
 }
 

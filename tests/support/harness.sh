@@ -191,7 +191,7 @@ WorkerPid() {
 
 EnterContainer() {  # EnterContainer NAME [-v SOURCE:TARGET:ro]...
   CONTAINER_HOME=$T/container
-  CONTAINER_PROGRAMS=("$BIN/inotify_watch" "$BIN/secret_reader")
+  CONTAINER_PROGRAMS=("$BIN/inotify_watch" "$BIN/read_ways" "$BIN/secret_reader")
   StartContainer "$@" || Fail "container $1 does not start; see podman.log"
   OWN_CONTAINERS+=("$1")
 }
