@@ -82,7 +82,9 @@ void Describe(CLI::App* app, Arguments* arguments) {
       "backup", "copy the store, also beside a running server; the key is not in it");
   backup->add_option("FILE", arguments->backup_target, "file to make; must not exist")->required();
 
-  app->add_subcommand("config-check", "read the configuration and say whether it is good");
+  app->add_subcommand(
+      "config-check",
+      "read the configuration and the files that tls.* names, say whether they are good");
 }
 
 // Y4 and Y1: before anything is read that could be a secret.
@@ -131,12 +133,13 @@ int RunWithConfig(const CLI::App& app, Arguments& arguments, const config::Confi
   INVARIANT(ParseLogLevel(config.log.level, &level));
   SetLogLevel(level);
   SetLogFormat(config.log.format == "json" ? LogFormat::kJson : LogFormat::kText);
+  if (const Status arena = MakeArena(config.memory.allow_unlocked); !arena)
+    return Refuse(RefusalOf(arena.error()));
   if (app.got_subcommand("config-check")) {
+    if (const Status trust = CheckTrust(config); !trust) return Refuse(RefusalOf(trust.error()));
     std::printf("%s is good\n", arguments.config.c_str());
     return 0;
   }
-  if (const Status arena = MakeArena(config.memory.allow_unlocked); !arena)
-    return Refuse(RefusalOf(arena.error()));
   const std::string credentials = CredentialsDirectory();
   if (app.got_subcommand("init")) return RunInit(config, credentials, arguments.init);
   if (app.got_subcommand("client")) return RunClientSet(config, credentials, arguments.client);

@@ -311,6 +311,11 @@ int Service::Run() {
 
 }  // namespace
 
+Status CheckTrust(const config::Config& config) {
+  const auto trust = tls::LoadTrust(TrustOptionsOf(config));
+  return trust ? Status() : Status(trust.error());
+}
+
 int RunServe(const ServeOptions& options) {
   return Service(options).Run();
 }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "common/base/result.h"
 #include "server/config/config.h"
 
 namespace latchkey {
@@ -16,6 +17,9 @@ struct ServeOptions {
   bool accept_rollback = false;
   std::function<void(const char* state)> notify;  // sd_notify; never null
 };
+
+// Reads and judges certificate, key, client CAs and revocation lists as `serve` and a reload do: config-check.
+Status CheckTrust(const config::Config& config);
 
 // Returns the exit code. Signals SIGTERM, SIGINT and SIGHUP must be blocked in the calling thread before any other thread
 // starts: they are taken by this one with sigtimedwait.

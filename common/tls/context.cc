@@ -191,6 +191,21 @@ Result<std::shared_ptr<const PeerCertificate>> Snapshot::VerifyPresented(
   return certificate;
 }
 
+// What clients would refuse the server for: better at the start, with a line, than at the first handshake.
+std::string ServerUsageProblem(X509* leaf, bool legacy_pki) {
+  const std::uint32_t flags = X509_get_extension_flags(leaf);
+  const bool has_usage = (flags & EXFLAG_XKUSAGE) != 0;
+  if (!has_usage && !legacy_pki) {
+    return "server certificate has no extended key usage: have it issued with serverAuth, or set "
+           "tls.legacy_pki for an old PKI";
+  }
+  if (has_usage && (X509_get_extended_key_usage(leaf) & XKU_SSL_SERVER) == 0) {
+    return "extended key usage of the server certificate has no serverAuth: this is not a server's "
+           "certificate, have one issued with serverAuth";
+  }
+  return "";
+}
+
 // The file of the server's certificate holds the leaf and, after it, the intermediates that are
 // sent along.
 Status Snapshot::LoadServerCertificate() {
@@ -212,6 +227,8 @@ Status Snapshot::LoadServerCertificate() {
                  where + "server certificate is not yet valid: check the clock of this machine"};
   }
   if (const std::string problem = WeakKeyProblem(leaf); !problem.empty())
+    return Error{Errc::kInvalidArgument, where + problem};
+  if (const std::string problem = ServerUsageProblem(leaf, options_.legacy_pki); !problem.empty())
     return Error{Errc::kInvalidArgument, where + problem};
   ERR_clear_error();
   if (X509_check_private_key(leaf, key.get()) != 1) {

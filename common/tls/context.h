@@ -28,8 +28,9 @@ struct TrustOptions {
   std::vector<std::string>
       crl_files;  // PEM; none: no revocation checks. Some: every issuer needs one (rule T5)
   bool require_client_certificate =
-      false;                // true: a handshake without a certificate fails (rule T3)
-  bool legacy_pki = false;  // rule T4's one switch: EKU may be absent, chains need not be strict
+      false;  // true: a handshake without a certificate fails (rule T3)
+  // Rule T4's one switch: EKU may be absent (the server's own too), chains need not be strict.
+  bool legacy_pki = false;
   NamePolicy names;
 };
 
@@ -58,7 +59,7 @@ class TlsContext {
 };
 
 // Reads and validates all files. Errors name the file and say what to do: unreadable, malformed,
-// key of another certificate, expired, key open to others, a leaf among the CAs, an intermediate
+// key of another certificate, expired, not for a server (EKU), key open to others, a leaf among the CAs, an intermediate
 // whose root is missing, a stale CRL. `clock` must outlive the snapshot.
 Result<std::shared_ptr<const TlsContext>> LoadTrust(const TrustOptions& options,
                                                     const Clock& clock = SystemClock());

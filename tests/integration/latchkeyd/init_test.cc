@@ -258,7 +258,7 @@ TEST_CASE("client set changes the bits offline, on record, and says what they ar
 }
 
 TEST_CASE("Usage and configuration errors end with 2", "[latchkeyd]") {
-  const Place place;
+  const Place place(true);
   CHECK(Latchkeyd({}).exit_code == 2);
   CHECK(Latchkeyd({"frobnicate"}).exit_code == 2);
   CHECK(Latchkeyd({"serve", "--no-such-flag"}).exit_code == 2);

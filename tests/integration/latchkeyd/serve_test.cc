@@ -10,6 +10,7 @@
 
 #include "common/base/check.h"
 #include "tests/integration/latchkeyd/place.h"
+#include "tests/support/pki.h"
 
 namespace latchkey {
 namespace {
@@ -260,6 +261,55 @@ TEST_CASE("SIGHUP takes certificate and log level together, or neither", "[latch
   CHECK_THAT(server.log(), Catch::Contains("log.levle"));
   server.Signal(SIGTERM);
   CHECK(server.Wait() == 0);
+}
+
+TEST_CASE("A certificate that no client would accept is refused by config-check, serve and SIGHUP",
+          "[latchkeyd]") {
+  const Place place(true);
+  place.Init();
+  RunningServer server(place.directory());
+  if (!server.ready()) FAIL(server.log());
+  REQUIRE(place.Command({"config-check"}).exit_code == 0);
+  const testing::Authority ca = testing::Authority::Root("another CA");
+  const auto expect_refused = [&](const testing::Credential& credential, bool own_key,
+                                  const std::string& text) {
+    CAPTURE(text);
+    WriteBytes(place.Path("bad.crt"), AsBytes(credential.certificate_pem));
+    WriteBytes(place.Path("bad.key"), AsBytes(credential.key_pem));
+    REQUIRE(::chmod(place.Path("bad.key").c_str(), 0600) == 0);
+    place.WriteConfig({{"tls.certificate", Quoted(place.Path("bad.crt"))},
+                       {"tls.key", Quoted(place.Path(own_key ? "bad.key" : "pki/server.key"))}});
+    const Outcome check = place.Command({"config-check"});
+    CHECK(check.exit_code == 1);
+    CHECK(check.out.empty());
+    CHECK_THAT(check.err, Catch::StartsWith("latchkeyd: error: ") && Catch::Contains(text));
+    CHECK(std::count(check.err.begin(), check.err.end(), '\n') == 1);
+    const std::size_t before = server.log().size();
+    server.Signal(SIGHUP);
+    REQUIRE(server.AwaitNotice("RELOADING=1"));
+    REQUIRE(server.AwaitNotice("READY=1"));
+    CHECK_THAT(server.log().substr(before),
+               Catch::Contains("reload refused") && Catch::Contains(text));
+    // A server of its own, so that the store is not what stops it.
+    const Place other(true);
+    other.Init();
+    WriteBytes(other.Path("bad.key"), AsBytes(credential.key_pem));
+    REQUIRE(::chmod(other.Path("bad.key").c_str(), 0600) == 0);
+    other.WriteConfig(
+        {{"tls.certificate", Quoted(place.Path("bad.crt"))},
+         {"tls.key", Quoted(own_key ? other.Path("bad.key") : other.Path("pki/server.key"))}});
+    ExpectNoStart(other, 1, text);
+  };
+  testing::CertificateSpec spec = testing::ServerSpec();
+  expect_refused(ca.Issue(spec), false, "install key and certificate together");
+  spec.extended_key_usage = "clientAuth";
+  expect_refused(ca.Issue(spec), true, "have one issued with serverAuth");
+  spec.extended_key_usage = "";
+  expect_refused(ca.Issue(spec), true, "have it issued with serverAuth");
+  spec = testing::ServerSpec();
+  spec.not_after_offset_s = -60;
+  expect_refused(ca.Issue(spec), true, "server certificate has expired: renew it");
+  CHECK_THAT(Curl(place, "", "/_status").out, Catch::EndsWith("\n200"));
 }
 
 TEST_CASE("A flood of strangers costs a handful of records, and every refusal is in the chain",

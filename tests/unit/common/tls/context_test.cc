@@ -343,6 +343,27 @@ TEST_CASE("A bad file is refused with its name and what to do", "[tls]") {
     setup.directory.Write("server.key", early.key_pem);
     expected = "not yet valid";
   }
+  SECTION("server certificate that is a client's") {
+    CertificateSpec spec = ServerSpec();
+    spec.extended_key_usage = "clientAuth";
+    // Not even the switch for old PKIs admits what says that it is something else.
+    setup.options.legacy_pki = GENERATE(false, true);
+    const Credential client = setup.server_ca.Issue(spec);
+    setup.directory.Write("server.pem", client.certificate_pem);
+    setup.directory.Write("server.key", client.key_pem);
+    expected = "have one issued with serverAuth";
+  }
+  SECTION("server certificate without extended key usage") {
+    CertificateSpec spec = ServerSpec();
+    spec.extended_key_usage = "";
+    const Credential plain = setup.server_ca.Issue(spec);
+    setup.directory.Write("server.pem", plain.certificate_pem);
+    setup.directory.Write("server.key", plain.key_pem);
+    setup.options.legacy_pki = true;
+    REQUIRE(LoadTrust(setup.options).has_value());
+    setup.options.legacy_pki = false;
+    expected = "has no extended key usage";
+  }
   SECTION("a leaf among the CAs") {
     setup.directory.Write("clients.pem",
                           setup.client_ca.certificate_pem() +
