@@ -176,14 +176,14 @@ void RefuseBatch(Exchange& exchange, const service::Batch& batch) {
                                                  std::to_string(limits::kMaxBatchContentBytes) +
                                                  " bytes of content"));
     case BatchRefusal::kMissing:
-      exchange.RecordRefusal("no_such_secret", batch.refused.front());
+      exchange.RecordRefusal("no_such_secret", batch.refused.front().name);
       return exchange.NotFound();
     case BatchRefusal::kForbidden:
       break;
   }
   std::string names;
-  for (const std::string& name : batch.refused) {
-    exchange.RecordRefusal("not_granted", name);
+  for (const auto& [name, exists] : batch.refused) {
+    exchange.RecordRefusal(exists ? "not_granted" : "no_such_secret", name);
     names.append(names.empty() ? "" : ", ").append(name);
   }
   if (exchange.services().settings->hide_names) return exchange.NotFound();
@@ -217,7 +217,8 @@ void BatchSecrets(Exchange& exchange) {
     return exchange.Answer(ErrorReply(403, kNeedsContentBit));
   }
   const service::Batch batch =
-      service::DecideBatch(exchange.root, exchange.principal->client(), asked->names);
+      service::DecideBatch(exchange.root, exchange.principal->client(), asked->names,
+                           exchange.services().settings->hide_names);
   if (batch.refusal != service::BatchRefusal::kNone) return RefuseBatch(exchange, batch);
   const bool with_version = exchange.query().Find("versions") == "true";
 

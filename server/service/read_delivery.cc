@@ -29,8 +29,8 @@ Status OpenCurrentInto(const Services& services, const catalog::Secret& secret, 
   return std::move(opened).error();
 }
 
-Batch DecideBatch(const catalog::Root& root, ClientId client,
-                  const std::vector<std::string>& names) {
+Batch DecideBatch(const catalog::Root& root, ClientId client, const std::vector<std::string>& names,
+                  bool hide_names) {
   Batch batch;
   if (names.size() > limits::kMaxBatchNames) {
     batch.refusal = BatchRefusal::kTooManyNames;
@@ -46,12 +46,13 @@ Batch DecideBatch(const catalog::Root& root, ClientId client,
       content_bytes += found.secret->size_bytes();
       continue;
     }
-    if (found.decision.reason != catalog::acl::Reason::kNoGroupInCommon) {
+    const bool exists = found.decision.reason == catalog::acl::Reason::kNoGroupInCommon;
+    if (!exists && !hide_names) {
       batch.refusal = BatchRefusal::kMissing;
-      batch.refused = {name};
+      batch.refused = {{name, false}};
       return batch;
     }
-    batch.refused.push_back(name);
+    batch.refused.push_back({name, exists});
   }
   if (!batch.refused.empty()) {
     batch.refusal = BatchRefusal::kForbidden;

@@ -24,11 +24,17 @@ enum class BatchRefusal { kNone, kMissing, kForbidden, kTooManyNames, kTooMuchCo
 struct Batch {
   BatchRefusal refusal = BatchRefusal::kNone;
   std::vector<const catalog::Secret*> secrets;  // of `root`; each once, in the order asked for
-  std::vector<std::string> refused;             // kMissing: the first; kForbidden: all of them
+  struct Refused {
+    std::string name;
+    bool exists = false;
+  };
+  std::vector<Refused> refused;  // kMissing: the first; kForbidden: all of them
 };
-// All or nothing: the first unknown name refuses at once, then any ungranted one. Pointers live as long as `root`.
-Batch DecideBatch(const catalog::Root& root, ClientId client,
-                  const std::vector<std::string>& names);
+// All or nothing: the first unknown name refuses at once (API spec), then any ungranted one. With `hide_names` unknown
+// names are refused like ungranted ones, after the same work and with as many records: else the time of an answer, or the
+// names behind a guess, would tell which it was. Pointers live as long as `root`.
+Batch DecideBatch(const catalog::Root& root, ClientId client, const std::vector<std::string>& names,
+                  bool hide_names);
 
 // Up or down, for /_status (rule P5): whether the store can be read.
 bool StoreReadable(const Services& services);

@@ -98,6 +98,20 @@ TEST_CASE("with hidden names ungranted and unknown secrets answer alike", "[api]
   CHECK(server.Get("/secret/Hacking_Password").status == 404);
   CHECK(same(server.Call("POST", "/batchsecret", R"({"secrets":["Hacking_Password"]})"),
              server.Call("POST", "/batchsecret", R"({"secrets":["does-not-exist"]})")));
+  // Neither the place of a guess among others nor what it costs tells whether it exists.
+  const auto records = [&](const std::string& batch) {
+    const std::size_t before = server.Events(ChainName::kAccess).size();
+    const TestReply reply = server.Call("POST", "/batchsecret", R"({"secrets":[)" + batch + "]}");
+    CHECK(same(reply, server.Get("/secret/does-not-exist")));
+    return server.Events(ChainName::kAccess).size() - before - 1;
+  };
+  const std::string others = R"("General_Password","no-such-1","Hacking_Password","no-such-2")";
+  CHECK(records(R"("does-not-exist",)" + others) == 4);
+  CHECK(records(R"("Deleted_Secret",)" + others) == 4);
+  CHECK(records(others + R"(,"does-not-exist")") == 4);
+  server.AddSecret("ungranted", "x");
+  CHECK(records(R"("ungranted",)" + others) == 4);
+  CHECK(CountOf(server.Events(ChainName::kAccess), R"("detail":"not_granted")") == 8);
 }
 
 TEST_CASE("the listing has every granted secret once, without content", "[api]") {
