@@ -103,7 +103,7 @@ void AddStore(Assembly& assembly, Page* page) {
               static_cast<std::uint64_t>(assembly.cache().bytes()));
 }
 
-void AddAudit(Assembly& assembly, Page* page) {
+void AddAudit(Assembly& assembly, const std::string& directory, Page* page) {
   const audit::AccessLogStats stats = assembly.access().Stats();
   page->Counter("audit_access_events_total", "events appended to the access chain since start",
                 stats.events);
@@ -121,6 +121,13 @@ void AddAudit(Assembly& assembly, Page* page) {
                 stats.refused_batches);
   page->Gauge("audit_reserve_bytes", "bytes of spool that are left allocated; reads stop at none",
               stats.reserve_left_bytes);
+  // Left out when the disk cannot be asked: an absent gauge raises an alarm, a made up one does not.
+  if (const auto usage = audit::ReadSpoolUsage(directory)) {
+    page->Gauge("audit_spool_bytes", "bytes of the audit spool on its disk, the reserve included",
+                usage->bytes);
+    page->Gauge("audit_disk_free_bytes", "bytes left on the disk of the audit spool",
+                usage->free_bytes);
+  }
   page->Gauge("audit_access_seq", "last record of the access chain",
               assembly.access().Last().head.seq);
   page->Gauge("audit_store_seq", "last record of the store chain",
@@ -133,7 +140,7 @@ std::string MetricsText(const MetricsSources& sources) {
   Page page;
   AddNetwork(sources.server->stats(), &page);
   AddStore(*sources.assembly, &page);
-  AddAudit(*sources.assembly, &page);
+  AddAudit(*sources.assembly, sources.audit_directory, &page);
   const std::shared_ptr<const tls::TlsContext> trust = sources.trust();
   page.Gauge("tls_certificate_not_after_seconds",
              "end of the server's certificate, seconds since 1970",

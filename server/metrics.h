@@ -15,6 +15,7 @@ namespace latchkey {
 // What the page is made of. All of it outlives the page; thread-safe parts only.
 struct MetricsSources {
   Assembly* assembly = nullptr;
+  std::string audit_directory;
   net::Server* server = nullptr;
   std::function<std::shared_ptr<const tls::TlsContext>()> trust;
   std::atomic<std::uint64_t>* reloads_ok = nullptr;

@@ -115,6 +115,7 @@ class Service {
   void Reload();
   Status TryReload();
   void WatchExpiry();
+  void WatchAuditDisk();
   Status RecordStop();
   int Stop();
 
@@ -128,6 +129,7 @@ class Service {
   std::atomic<std::uint64_t> reloads_ok_{0};
   std::atomic<std::uint64_t> reloads_failed_{0};
   bool crl_alarm_raised_ = false;
+  bool disk_alarm_raised_ = false;
 };
 
 Status Service::StartListeners() {
@@ -170,6 +172,7 @@ net::PlainAnswer Service::Answer(std::string_view path) {
   if (path != "/metrics") return {404, "text/plain; charset=utf-8", "not found\n"};
   MetricsSources sources;
   sources.assembly = assembly_.get();
+  sources.audit_directory = options_.config.audit.dir;
   sources.server = server_.get();
   sources.trust = [this] { return trust_.With([](const auto& trust) { return trust; }); };
   sources.reloads_ok = &reloads_ok_;
@@ -243,6 +246,18 @@ void Service::WatchExpiry() {
   crl_alarm_raised_ = true;
 }
 
+// Rule A2: when this disk is full reads stop. Said once, while there still is time to move segments away.
+void Service::WatchAuditDisk() {
+  const auto usage = audit::ReadSpoolUsage(options_.config.audit.dir);
+  if (!usage) return;  // what writes there says so itself
+  if (audit::IsLow(*usage) && !disk_alarm_raised_) {
+    Log(LogLevel::kWarn,
+        "the disk of the audit spool fills up; reads stop when it is full: archive old segments",
+        {{"free_bytes", usage->free_bytes}, {"spool_bytes", usage->bytes}});
+  }
+  disk_alarm_raised_ = audit::IsLow(*usage);
+}
+
 void Service::WaitForSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -253,6 +268,7 @@ void Service::WaitForSignals() {
     if (signal == SIGHUP) Reload();
     if (signal == SIGTERM || signal == SIGINT) return;
     WatchExpiry();
+    WatchAuditDisk();
     ReturnFreeMemory(kFreeMemoryWorthReturning);
   }
 }
@@ -296,6 +312,7 @@ int Service::Run() {
   ReturnFreeMemory();  // loading leaves more holes than data
   WarnAboutSwap();
   WatchExpiry();
+  WatchAuditDisk();
   assembly_->StartHeads();
   ready_ = true;
   Log(LogLevel::kInfo, "serving",

@@ -91,6 +91,7 @@ inline constexpr std::size_t kMaxKekFileBytes = 128;             // the longest 
 // Audit (rules A1-A3).
 inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;
 inline constexpr std::size_t kSpoolSegmentBytes = 16 * 1024 * 1024;
+inline constexpr std::uint64_t kAuditDiskLowBytes = 1024ULL * 1024 * 1024;  // less left: the log says so
 inline constexpr std::chrono::seconds kAuditSyncInterval{1};
 inline constexpr std::chrono::seconds kHeadLogInterval{60};
 // Refusals of callers without an identity: per source and window so many records of their own, then a count.

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <array>
@@ -574,6 +576,7 @@ Result<std::vector<AccessLog::StoredEvent>> AccessLog::Impl::Read(std::uint64_t 
     ByteVector chunk(std::min(kReadChunkBytes, options_.segment_bytes));
     const UniqueFd fd(
         ::open(PathOf(segments[i].ordinal).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (!fd.valid() && errno == ENOENT && !is_last) continue;  // archived
     if (!fd.valid()) return IoError("cannot open " + PathOf(segments[i].ordinal));
     bool more = true;
     while (more && seq <= last_seq && found.size() < limit) {
@@ -594,6 +597,26 @@ Result<std::vector<AccessLog::StoredEvent>> AccessLog::Impl::Read(std::uint64_t 
     }
   }
   return found;
+}
+
+Result<SpoolUsage> ReadSpoolUsage(const std::string& directory) {
+  SpoolUsage usage;
+  ASSIGN_OR_RETURN(const std::vector<std::uint32_t> ordinals, spool::ListSegments(directory));
+  for (const std::uint32_t ordinal : ordinals) {
+    struct stat info {};
+    // One that is moved away at this moment is not there any more.
+    if (::stat((directory + "/" + spool::SegmentName(ordinal)).c_str(), &info) == 0)
+      usage.bytes += static_cast<std::uint64_t>(info.st_blocks) * 512;
+  }
+  struct statvfs disk {};
+  if (::statvfs(directory.c_str(), &disk) != 0)
+    return IoError("cannot ask about the disk of " + directory);
+  usage.free_bytes = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  return usage;
+}
+
+bool IsLow(const SpoolUsage& usage) {
+  return usage.free_bytes < limits::kAuditDiskLowBytes;
 }
 
 AccessLog::AccessLog(std::unique_ptr<Impl> impl)

@@ -5,7 +5,8 @@
 // limits::kSpoolSegmentBytes each. A segment is a 128-byte header (magic, chain id, first seq, head
 // before it) and records `u32 BE length | event | hash 32`; unused room is zeros. At least
 // limits::kSpoolBytes are kept allocated ahead, so that a full disk does not at once stop reads
-// (rule A2); when they are used up Append refuses. The server never deletes a segment.
+// (rule A2); when they are used up Append refuses. The server never deletes a segment: what is recorded is the operator's. Closed segments that the
+// anchor has passed may be moved away (packaging/archive-audit), also while it runs.
 #pragma once
 
 #include <condition_variable>
@@ -37,13 +38,23 @@ struct AccessLogOptions {
 };
 
 struct AccessLogStats {
-  std::uint64_t events = 0;              // since start
-  std::uint64_t denied = 0;              // of these, with outcome denied
-  std::uint64_t integrity_failures = 0;  // of these, stored data that was not what this server wrote
+  std::uint64_t events = 0;  // since start
+  std::uint64_t denied = 0;  // of these, with outcome denied
+  std::uint64_t integrity_failures =
+      0;  // of these, stored data that was not what this server wrote
   std::uint64_t refused_batches = 0;
   std::uint64_t reserve_left_bytes = 0;
   std::uint64_t segments = 0;
 };
+
+// What the directory holds on its disk now, spares included; free_bytes is what this user may still take.
+struct SpoolUsage {
+  std::uint64_t bytes = 0;
+  std::uint64_t free_bytes = 0;
+};
+Result<SpoolUsage> ReadSpoolUsage(const std::string& directory);
+// True when a note is due that the disk fills up: limits::kAuditDiskLowBytes.
+bool IsLow(const SpoolUsage& usage);
 
 // Thread-safe: one lock, taken once per batch.
 class AccessLog {
@@ -95,7 +106,7 @@ class AccessLog {
     std::uint64_t seq = 0;
     ByteVector event;
   };
-  // Up to `limit` records after `after_seq`, oldest first. Not verified here: verify.h does that.
+  // Up to `limit` records after `after_seq`, oldest first, of the segments that have not been moved away. Not verified here: verify.h does that.
   Result<std::vector<StoredEvent>> Read(std::uint64_t after_seq, std::size_t limit) const;
 
   AccessLogStats Stats() const;

@@ -368,6 +368,8 @@ TEST_CASE("Health, readiness and metrics are on their own listener, and nothing 
   CHECK_THAT(metrics, Catch::Contains("\nlatchkey_requests_total 1\n"));
   CHECK_THAT(metrics, Catch::Contains("# TYPE latchkey_requests_total counter"));
   CHECK_THAT(metrics, Catch::Contains("latchkey_audit_reserve_bytes "));
+  CHECK_THAT(metrics, Catch::Contains("\nlatchkey_audit_spool_bytes 1"));  // 128 MiB and more
+  CHECK_THAT(metrics, Catch::Contains("\nlatchkey_audit_disk_free_bytes "));
   // Names of secrets and clients have no place there.
   CHECK(metrics.find("api_key") == std::string::npos);
   CHECK(metrics.find("web-1") == std::string::npos);

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 
+#include "common/model/limits.h"
 #include "server/audit/verify.h"
 #include "tests/unit/server/audit/audit_fixture.h"
 
@@ -129,6 +130,85 @@ TEST_CASE("A directory that is absent or holds another server's chain is refused
   REQUIRE_FALSE(refused.has_value());
   CHECK(refused.error().code == Errc::kConflict);
   CHECK_THAT(refused.error().message, Catch::Contains("access:test"));
+}
+
+TEST_CASE("Archiving moves closed segments alone, beside a running server, and loses no record",
+          "[audit]") {
+  const ScratchDir dir;
+  const ScratchDir archive;
+  const std::string program = std::string(TESTS_SOURCE_DIR) + "/../packaging/archive-audit ";
+  const std::string directories = dir.path() + " " + archive.path() + " >/dev/null 2>&1";
+  const std::string archive_now = program + "--min-age-minutes 0 " + directories;
+  const std::string archive_old = program + directories;
+  auto log = OpenLog(SmallLog(dir.path(), 8));
+  // One segment, spares behind it: there is nothing to move.
+  AppendReads(*log, 0, 10);
+  REQUIRE(std::system(archive_now.c_str()) == 0);
+  CHECK(std::filesystem::exists(FirstSegment(dir)));
+  for (std::uint64_t i = 10; i < 500; i += 10) AppendReads(*log, i, 10);
+  const std::uint64_t segments = log->Stats().segments;
+  REQUIRE(segments > 4);
+  // Too young by default: what the anchor has not passed yet must stay.
+  REQUIRE(std::system(archive_old.c_str()) == 0);
+  CHECK(std::filesystem::exists(FirstSegment(dir)));
+  REQUIRE(std::system(archive_now.c_str()) == 0);
+  std::size_t moved = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(archive.path()))
+    moved += entry.path().extension() == ".spool" ? 1 : 0;
+  CHECK(moved == segments - 2);
+  CHECK_FALSE(std::filesystem::exists(FirstSegment(dir)));
+  // The running log goes on, and what it reads begins with what it still has.
+  AppendReads(*log, 500, 100);
+  const auto read = log->Read(0, 10'000);
+  REQUIRE(read.has_value());
+  REQUIRE_FALSE(read->empty());
+  CHECK(read->front().seq > 1);
+  CHECK(read->back().seq == 600);
+  REQUIRE(log->Sync().has_value());
+  AccessLogOptions again = SmallLog(dir.path(), 8);
+  again.durable = log->Last().head;
+  log.reset();
+  log = OpenLog(again);
+  CHECK(log->Last().head.seq == 600);
+  ChainVerifier verifier(TestKey(), "access:test", {});
+  const auto files = ReadSpool(
+      {archive.path(), dir.path()}, "access:test",
+      [&](std::uint64_t seq, Bytes event, Bytes hash) { return verifier.Add(seq, event, hash); });
+  REQUIRE(files.has_value());
+  CHECK(files->empty());
+  CHECK(verifier.damage().empty());
+  CHECK(verifier.records() == 600);
+}
+
+TEST_CASE("Archiving never overwrites what an archive has", "[audit]") {
+  const ScratchDir dir;
+  const ScratchDir archive;
+  const auto log = OpenLog(SmallLog(dir.path(), 8));
+  for (std::uint64_t i = 0; i < 400; i += 10) AppendReads(*log, i, 10);
+  WriteFile(archive.File("access-000001.spool"), AsBytes("of another server"));
+  const std::string command = std::string(TESTS_SOURCE_DIR) +
+                              "/../packaging/archive-audit --min-age-minutes 0 " + dir.path() +
+                              " " + archive.path() + " >/dev/null 2>&1";
+  CHECK(std::system(command.c_str()) != 0);
+  CHECK(std::filesystem::exists(FirstSegment(dir)));
+  CHECK(ReadFile(archive.File("access-000001.spool")).size() == 17);
+  // What an earlier run copied and did not get to remove is removed now.
+  std::filesystem::copy_file(FirstSegment(dir), archive.File("access-000001.spool"),
+                             std::filesystem::copy_options::overwrite_existing);
+  CHECK(std::system(command.c_str()) == 0);
+  CHECK_FALSE(std::filesystem::exists(FirstSegment(dir)));
+}
+
+TEST_CASE("What the spool takes and what its disk has left is told", "[audit]") {
+  const ScratchDir dir;
+  const auto log = OpenLog(SmallLog(dir.path()));
+  const auto usage = ReadSpoolUsage(dir.path());
+  REQUIRE(usage.has_value());
+  CHECK(usage->bytes >= 64 * 1024);
+  CHECK(usage->free_bytes > 0);
+  CHECK(IsLow({0, limits::kAuditDiskLowBytes - 1}));
+  CHECK_FALSE(IsLow({0, limits::kAuditDiskLowBytes}));
+  CHECK_FALSE(ReadSpoolUsage(dir.File("nowhere")).has_value());
 }
 
 TEST_CASE("When nothing of the spool is left appends are refused, and go on after space returned",
