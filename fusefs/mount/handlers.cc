@@ -194,9 +194,10 @@ int OpenCurrent(fuse_req_t request, const Place& place, VersionHandle* handle) {
   if (changed && place.view == View::kContent && !CallerMayRead(request, version)) return EACCES;
   if (secret) {
     const fuse_ctx* caller = fuse_req_ctx(request);
+    const auto pid = static_cast<std::uint32_t>(caller->pid);
     const bool kept =
         thread.audit.Append(place.node, version.number, thread.slot.sequence(),
-                            {caller->uid, caller->gid, static_cast<std::uint32_t>(caller->pid)});
+                            {caller->uid, caller->gid, pid, thread.callers.Comm(pid)});
     if (!kept && context.options.audit_required) return EACCES;
   }
   *handle = version.handle;

@@ -35,6 +35,7 @@ struct ThreadState {
   journal::RequestSlot slot;
   BounceBuffer bounce;
   reads::ReadWriter audit;
+  reads::CallerNames callers{};
   std::uint64_t init_unique = 0;  // of an INIT that is being answered; 0: none
   bool swallow_reply = false;     // INIT that this worker feeds itself: nobody waits for the reply
 };

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <array>
 #include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
@@ -135,8 +137,10 @@ std::string LineOf(const ReadRecord& record, const NameOfNode& name_of, Callers*
                                    {"gid", record.gid},
                                    {"pid", record.pid}})
     line.append(",\"").append(key).append("\":").append(std::to_string(value));
-  if (const Caller* caller = callers->Find(record); caller != nullptr) {
-    AddText(&line, "comm", caller->comm);
+  const Caller* caller = callers->Find(record);
+  const std::string_view comm(record.comm.data(), strnlen(record.comm.data(), record.comm.size()));
+  AddText(&line, "comm", comm.empty() && caller != nullptr ? caller->comm : comm);
+  if (caller != nullptr) {
     AddText(&line, "exe", caller->exe);
     AddText(&line, "cgroup", caller->cgroup);
   }
@@ -159,7 +163,30 @@ ReadRing* Oldest(journal::Layout& layout) {
   return oldest;
 }
 
+// The first line of an open /proc file, NUL-padded; false when its process is gone.
+bool ReadComm(const UniqueFd& file, std::array<char, 16>* comm) {
+  std::array<char, 64> text;
+  const ssize_t size = file.valid() ? pread(file.get(), text.data(), text.size(), 0) : -1;
+  if (size <= 0) return false;
+  const std::string_view line(text.data(), static_cast<std::size_t>(size));
+  line.substr(0, line.find('\n')).copy(comm->data(), comm->size() - 1);
+  return true;
+}
+
 }  // namespace
+
+std::array<char, 16> CallerNames::Comm(std::uint32_t pid) {
+  std::array<char, 16> comm{};
+  if (pid == 0) return comm;
+  Entry& entry = entries_[pid % entries_.size()];
+  if (entry.pid == pid && ReadComm(entry.comm, &comm)) return comm;
+  std::array<char, 32> path;
+  std::snprintf(path.data(), path.size(), "/proc/%u/comm", pid);
+  entry.pid = pid;
+  entry.comm.Reset(open(path.data(), O_RDONLY | O_CLOEXEC));
+  ReadComm(entry.comm, &comm);
+  return comm;
+}
 
 ReadWriter::ReadWriter(const journal::Region& region, std::size_t slot)
     : ring_(&region.layout().reads[slot % kSlots]) {}
@@ -180,7 +207,8 @@ bool ReadWriter::Append(std::uint32_t node, std::uint64_t version, std::uint64_t
   }
   const auto now = SystemClock().Now().time_since_epoch().count();
   ring_->records[head % kRecordsPerSlot] = ReadRecord{
-      static_cast<std::uint64_t>(now), version, request, node, reader.uid, reader.gid, reader.pid};
+      static_cast<std::uint64_t>(now), version, request, node, reader.uid, reader.gid, reader.pid,
+      reader.comm};
   ring_->head.store(head + 1, std::memory_order_release);
   return true;
 }

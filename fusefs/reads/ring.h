@@ -2,6 +2,7 @@
 // consumer as JSON Lines.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "common/base/unique_fd.h"
 #include "fusefs/journal/region.h"
 
 namespace latchkey::reads {
@@ -17,6 +19,22 @@ struct Reader {
   std::uint32_t uid;
   std::uint32_t gid;
   std::uint32_t pid;
+  std::array<char, 16> comm{};  // as in ReadRecord
+};
+
+// Names of programs, asked while the caller waits for its OPEN: a short-lived one is gone before any consumer can look. One thread
+// uses it. It keeps the /proc files of the last few callers open: such a file belongs to one process, whoever gets its number
+// later, and reading it again is a microsecond.
+class CallerNames {
+ public:
+  std::array<char, 16> Comm(std::uint32_t pid);
+
+ private:
+  struct Entry {
+    std::uint32_t pid = 0;
+    UniqueFd comm;
+  };
+  std::array<Entry, 8> entries_;  // by pid modulo size
 };
 
 // Producer side, one per request slot; never blocks, allocates nothing. The region must outlive it.
@@ -44,7 +62,7 @@ using LineSink = std::function<bool(const std::string& line)>;
 
 // Takes all records that are waiting, oldest first, and hands each to `sink` as
 //   {"time":"...Z","secret":"db_password","version":3,"uid":1000,"gid":1000,"pid":42,"comm":"app","exe":"/bin/app","cgroup":"..."}
-// `comm`, `exe` and `cgroup` come from /proc through a pidfd, so never from a process that reused
+// `comm` was written with the record. `exe` and `cgroup`, and `comm` if it was not, come from /proc through a pidfd, so never from a process that reused
 // the pid after the look-up began; they are left out when the process is gone or the consumer may
 // not see them. Returns the number taken.
 std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,

@@ -17,6 +17,8 @@ Has() { Reads && [ "$(grep -c '"secret":"db_password"' "$T/reads")" -ge "$1" ]; 
 WaitUntil 10 "three reads are recorded" Has 3
 grep '"secret":"db_password"' "$T/reads" | grep -q '"uid":33' || Fail "the container's user is not named: $(cat "$T/reads")"
 grep '"secret":"db_password"' "$T/reads" | grep -q '"uid":0' || Fail "root on the host is not named"
+# Each of them was a cat that was gone within milliseconds.
+Expect "records that name the program" "$(grep '"secret":"db_password"' "$T/reads" | grep -c '"comm":"cat"')" 3
 ExpectRun 4 CliAs app secret list
 Cli audit tail >"$T/audit.txt"
 for word in db_password app admin; do ExpectContains "the audit log" "$(cat "$T/audit.txt")" "$word"; done

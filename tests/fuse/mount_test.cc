@@ -8,6 +8,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -625,5 +626,14 @@ TEST_CASE("every open is recorded once, with who and which version", "[fuse]") {
                       std::to_string(getpid())) == 1;
   }));
   CHECK(lines_with(R"("comm":")") >= 1);
+  // Processes that end at once, long before anybody looks at the records.
+  for (int i = 0; i < 50; ++i)
+    REQUIRE(AsUser(1235, 2345, [&] {
+              prctl(PR_SET_NAME, i % 2 == 0 ? "briefly" : "fleeting");
+              return ErrnoOfOpen(mounted / "token", O_RDONLY);
+            }) == 0);
+  CHECK(Eventually([&] { return lines_with(R"("uid":1235,)") == 50; }));
+  CHECK(lines_with(R"("comm":"briefly")") == 25);
+  CHECK(lines_with(R"("comm":"fleeting")") == 25);
   CHECK(mounted.driver.Stats()["dropped"] == 0);
 }
