@@ -10,7 +10,8 @@ printf second | Cli secret rotate db_password >/dev/null
 printf gone | Cli secret create gone >/dev/null
 Cli secret delete gone >/dev/null
 Cli group create web >/dev/null
-Chain() { Cli audit tail --chain store -n 1000 --json; }
+# The server's own record of the other chain's head comes by the clock, not by what anybody asked.
+Chain() { Cli audit tail --chain store -n 1000 --json | grep -v '"type":"heads"'; }
 Chain >"$T/before"
 [ "$(wc -l <"$T/before")" -ge 8 ] || Fail "the audit chain has fewer events than changes were made"
 
