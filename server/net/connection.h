@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "server/net/body_buffer.h"
@@ -90,7 +89,7 @@ struct Connection {
   // Requests.
   std::string in;           // plaintext not yet framed
   std::size_t scanned = 0;  // of `in`, by ParseHead
-  std::optional<IncomingBody> body;
+  std::unique_ptr<IncomingBody> body;
   Phase phase = Phase::kIdle;
   bool waiting = false;   // for a DeferredReply
   bool readable = false;  // reading was left off before the socket was empty

@@ -441,7 +441,8 @@ std::size_t Worker::ProcessHead(const Peer& peer, Connection* c, std::string_vie
     HandleRequest(peer, c, head, after.substr(0, body_bytes));
     return head.head_bytes + body_bytes;
   }
-  c->body.emplace(input.substr(0, head.head_bytes), shared_.get(), shared_->options.framer);
+  c->body = std::make_unique<IncomingBody>(input.substr(0, head.head_bytes), shared_.get(),
+                                           shared_->options.framer);
   c->phase = Connection::Phase::kBody;
   c->phase_ms = now_ms_;
   if (head.expect_continue && after.empty()) {
@@ -470,8 +471,9 @@ std::size_t Worker::ProcessBody(const Peer& peer, Connection* c, std::string_vie
       Refuse(c, step.status);
       return input.size();
     }
-    HandleRequest(peer, c, c->body->head, c->body->content.view());
-    c->body.reset();
+    // Ours from here on: a refusal lets go of the connection's, and the head lies in it.
+    const std::unique_ptr<IncomingBody> body = std::move(c->body);
+    HandleRequest(peer, c, body->head, body->content.view());
     return at;
   }
 }
