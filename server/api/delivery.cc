@@ -270,11 +270,35 @@ Reply ChangesReply(const feed::Answer& answer) {
   return JsonReply(200, std::move(body));
 }
 
-// A waiter may be woken before the connection was told to wait: whichever comes second completes the reply.
-struct Waiting {
-  std::mutex mutex;
-  std::shared_ptr<net::DeferredReply> reply;
-  std::optional<feed::Answer> answer;
+// A waiter may be woken before the connection was told to wait: whichever comes second completes the
+// reply.
+class Waiting {
+ public:
+  void Give(feed::Answer answer) {
+    std::unique_lock lock(mutex_);
+    if (reply_ == nullptr) {
+      if (!answer_) answer_ = std::move(answer);
+      return;
+    }
+    const auto reply = std::move(reply_);
+    lock.unlock();
+    Complete(*reply, ChangesReply(answer));
+  }
+  void Await(std::shared_ptr<net::DeferredReply> reply) {
+    std::unique_lock lock(mutex_);
+    if (!answer_) {
+      reply_ = std::move(reply);
+      return;
+    }
+    const feed::Answer answer = std::move(*answer_);
+    lock.unlock();
+    Complete(*reply, ChangesReply(answer));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<net::DeferredReply> reply_;
+  std::optional<feed::Answer> answer_;
 };
 
 Status ReadQuestion(const Query& query, feed::Question* question) {
@@ -306,28 +330,24 @@ void GetChanges(Exchange& exchange) {
   question.client = exchange.principal->client();
   const Status read = ReadQuestion(exchange.query(), &question);
   if (!read) return exchange.Fail(read.error());
-  auto waiting = std::make_shared<Waiting>();
-  auto asked = exchange.services().feed->Ask(question, [waiting](feed::Answer answer) {
-    std::unique_lock lock(waiting->mutex);
-    if (waiting->reply == nullptr) {
-      waiting->answer = std::move(answer);
-      return;
-    }
-    const auto reply = std::move(waiting->reply);
-    lock.unlock();
-    Complete(*reply, ChangesReply(answer));
-  });
+  feed::Feed* const feed = exchange.services().feed;
+  const auto waiting = std::make_shared<Waiting>();
+  const auto asked = feed->Ask(
+      question, [waiting](feed::Answer answer) { waiting->Give(std::move(answer)); });
   if (!asked) return exchange.Fail(asked.error());
   if (asked->answer) return exchange.Answer(ChangesReply(*asked->answer));
-  auto deferred = exchange.responder.Defer();
-  std::unique_lock lock(waiting->mutex);
-  if (!waiting->answer) {
-    waiting->reply = std::move(deferred);
-    return;
-  }
-  const feed::Answer answer = std::move(*waiting->answer);
-  lock.unlock();
-  Complete(*deferred, ChangesReply(answer));
+  const auto deferred = exchange.responder.Defer();
+  waiting->Await(deferred);
+  // A peer that hangs up gives its place in the feed back at once. One that only ended its sending
+  // looks the same from here: it is told that there was nothing.
+  deferred->OnGone([feed, ticket = asked->ticket, since = question.since,
+                    waiter = std::weak_ptr<Waiting>(waiting)] {
+    const auto held = waiter.lock();  // the feed lets its own go
+    feed->Cancel(ticket);
+    feed::Answer nothing;
+    nothing.generation = since;
+    if (held) held->Give(std::move(nothing));
+  });
 }
 
 }  // namespace latchkey::api

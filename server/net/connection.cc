@@ -165,7 +165,7 @@ Connection::Connection(int socket, std::shared_ptr<Shared> everything,
 }
 
 Connection::~Connection() {
-  control->gone.store(true);
+  control->gone.Happen();
   if (!identity.empty()) shared->identities.Remove(identity, control.get());
   shared->counters.connections.fetch_sub(1, std::memory_order_relaxed);
 }

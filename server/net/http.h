@@ -73,6 +73,10 @@ class DeferredReply {
   virtual void Complete(DeferredResponse response) = 0;
   // False once the peer is known to be gone: a waiter may be dropped early.
   virtual bool Alive() const = 0;
+  // `run` once when the peer has hung up before Complete(), at once when it has already. It may run
+  // on a network thread, must not block, and may Complete(): a peer that only ended its sending
+  // still gets that answer. At most one per reply.
+  virtual void OnGone(std::function<void()> run) = 0;
 };
 
 // How a handler answers one request. The standing headers (Date, the six security headers,

@@ -10,13 +10,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "server/net/hang_up.h"
+
 namespace latchkey::net {
 
 // The part of a connection that other threads may see. Its worker writes, others read.
 struct ConnectionControl {
   std::atomic<std::int64_t> last_active_ms{0};  // monotonic
   std::atomic<bool> busy{false};  // a request is coming in, waits, or its answer is not yet sent
-  std::atomic<bool> gone{false};  // the peer has hung up
+  HangUp gone;                    // the peer has hung up
   std::atomic<bool> displaced{false};  // told to make room: its worker closes it
   // Set before the control is shared.
   std::size_t worker = 0;

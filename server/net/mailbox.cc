@@ -70,6 +70,7 @@ void MailedReply::Complete(DeferredResponse response) {
     WipeMemory(response.body.data(), response.body.size());
     return;
   }
+  control_->gone.Forget();
   mailbox_->Post(Delivery{peer_, ticket_, std::move(response)});
 }
 

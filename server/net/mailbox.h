@@ -58,20 +58,21 @@ class Mailbox {
 class MailedReply final : public DeferredReply {
  public:
   MailedReply(std::shared_ptr<Mailbox> mailbox, std::weak_ptr<Pistache::Tcp::Peer> peer,
-              std::uint64_t ticket, std::shared_ptr<const ConnectionControl> control)
+              std::uint64_t ticket, std::shared_ptr<ConnectionControl> control)
       : mailbox_(std::move(mailbox)),
         peer_(std::move(peer)),
         ticket_(ticket),
         control_(std::move(control)) {}
   ~MailedReply() override;
   void Complete(DeferredResponse response) override;
-  bool Alive() const override { return !control_->gone.load(std::memory_order_relaxed); }
+  bool Alive() const override { return !control_->gone.happened(); }
+  void OnGone(std::function<void()> run) override { control_->gone.Then(std::move(run)); }
 
  private:
   const std::shared_ptr<Mailbox> mailbox_;
   const std::weak_ptr<Pistache::Tcp::Peer> peer_;
   const std::uint64_t ticket_;
-  const std::shared_ptr<const ConnectionControl> control_;
+  const std::shared_ptr<ConnectionControl> control_;
   std::atomic<bool> completed_{false};
 };
 

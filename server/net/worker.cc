@@ -151,7 +151,7 @@ void Worker::HandleEvent(const Pistache::Aio::FdSet::Entry& event) {
   // A hang-up or an error alone is seen by reading.
   if (!c->dead && (event.isReadable() || half_closed || !event.isWritable()))
     ReadFrom(peer, c, half_closed);
-  if (half_closed && c->waiting) c->control->gone.store(true, std::memory_order_relaxed);
+  if (half_closed && c->waiting) c->control->gone.Happen();
   if (c->dead || c->closing || c->eof || c->armed_for_write || c->backlog_bytes() > 0) Touch(peer);
 }
 
@@ -371,7 +371,7 @@ void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return;
     if (error == SSL_ERROR_ZERO_RETURN) {
       c->eof = true;
-      c->control->gone.store(true, std::memory_order_relaxed);
+      c->control->gone.Happen();
     } else {
       c->dead = true;
     }
@@ -872,7 +872,7 @@ void Worker::Drop(const Peer& peer, Connection* c, bool graceful) {
   // Pistache must not try to shut the session down a second time.
   SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
   c->dead = true;
-  c->control->gone.store(true);
+  c->control->gone.Happen();
   const Peer hold = peer;
   try {
     removePeer(hold);  // closes the descriptor

@@ -21,6 +21,7 @@ class CapturedDeferred final : public net::DeferredReply {
     ready_.notify_all();
   }
   bool Alive() const override { return true; }
+  void OnGone(std::function<void()>) override {}
 
   std::optional<net::DeferredResponse> Wait() {
     std::unique_lock lock(mutex_);

@@ -1,4 +1,6 @@
 // The API behind the real network layer: certificates, TLS, HTTP framing, handlers, use cases, store.
+#include <sys/socket.h>
+
 #include <catch2/catch.hpp>
 #include <future>
 #include <set>
@@ -177,6 +179,56 @@ TEST_CASE("a waiting client hears of a rotation on another connection", "[api][t
   CHECK(woken.status == 200);
   CHECK(woken.body.find(R"("changed":[{"name":"w","version":2,"size":1}])") != std::string::npos);
   CHECK(TextOf(woken.body, "generation") == rotated.header("x-latchkey-generation"));
+}
+
+// The clock of this server stands still: no wait ever ends by itself.
+TEST_CASE("a waiting client that hangs up gives its place in the feed back", "[api][tls][feed]") {
+  Running server;
+  const feed::Feed& feed = *server.core.services().feed;
+  const ClientOptions options = server.Options(ClientSpec("client"));
+  const std::string poll =
+      RequestText("GET", "/changes?wait=60&since=" + std::to_string(feed.generation().value));
+  const auto waiters_become = [&](std::size_t count) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (feed.waiters() != count) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return true;
+  };
+  std::vector<TlsClient> waiting;
+  for (std::size_t i = 0; i < limits::kMaxFeedWaitersPerClient; ++i) {
+    waiting.push_back(server.Connect(options));
+    REQUIRE(waiting.back().Send(poll));
+  }
+  REQUIRE(waiters_become(limits::kMaxFeedWaitersPerClient));
+
+  SECTION("the connections end, each in one of three ways") {
+    for (std::size_t i = 0; i < waiting.size(); ++i) {
+      if (i % 3 == 1) {  // a reset
+        const linger hard{1, 0};
+        REQUIRE(::setsockopt(waiting[i].fd(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard) == 0);
+      } else if (i % 3 == 2) {  // close_notify, then FIN
+        waiting[i].HalfClose();
+      }
+      waiting[i].Close();  // FIN without a word of TLS
+    }
+    waiting.clear();
+    REQUIRE(waiters_become(0));
+  }
+  SECTION("only the sending ends: the peer still hears that there was nothing") {
+    for (TlsClient& client : waiting) client.HalfClose();
+    REQUIRE(waiters_become(0));
+    for (TlsClient& client : waiting) {
+      const HttpResponse nothing = client.Receive();
+      CHECK(nothing.status == 200);
+      CHECK(nothing.body.find(R"("reset":false,"changed":[],"gone":[])") != std::string::npos);
+      CHECK(client.ClosedByPeer());
+    }
+  }
+  TlsClient next = server.Connect(options);
+  REQUIRE(next.Send(poll));
+  CHECK(waiters_become(1));
 }
 
 TEST_CASE("the largest content and the largest batch arrive whole", "[api][tls]") {
