@@ -19,8 +19,8 @@ Result<int> Run(Session& session, const Options& options) {
                  "--json does not carry contents: use -o FILE, or no --json"};
   }
   if (to_stdout && session.terminal().out_is_terminal() && !options.reveal) {
-    return Error{Errc::kInvalidArgument,
-                 "content goes to a terminal only with --reveal: use it, -o FILE or a pipe"};
+    session.Hint("use --reveal, -o FILE or a pipe");
+    return Error{Errc::kInvalidArgument, "content goes to a terminal only with --reveal"};
   }
   ASSIGN_OR_RETURN(client::ApiClient* const api, session.Api());
   ASSIGN_OR_RETURN(const client::DeliveredSecret secret, api->Secret(options.name));

@@ -157,7 +157,7 @@ int Session::Fail(const Error& error) {
       meant = missing->second;
     }
   }
-  const std::string hint = DidYouMean(meant);
+  const std::string hint = meant.empty() ? hint_ : DidYouMean(meant);
   if (json) {
     std::string text;
     wire::JsonOut out(&text);

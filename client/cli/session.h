@@ -68,6 +68,8 @@ class Session {
   // Asks on a terminal whether to go on; without a terminal, or with `yes`, the answer is yes. kInvalidArgument: no.
   Status Confirm(const std::string& question, bool yes);
 
+  // What to do instead: a line after the error, should the command fail and no name have been meant.
+  void Hint(std::string text) { hint_ = std::move(text); }
   // Shows the error with its hints and gives the exit code.
   int Fail(const Error& error);
 
@@ -84,6 +86,7 @@ class Session {
   ConnectionOptions connection_;
   std::unique_ptr<client::ApiClient> api_;
   std::vector<Subject> subjects_;
+  std::string hint_;
 };
 
 // `secret "db"`.
