@@ -46,25 +46,41 @@ void Show(Session& session, const client::AuditEvent& event) {
   session.Print(Printable(line) + "\n");
 }
 
-// The next events of every chain by time; each chain by itself stays in the order of its numbers.
+// Whichever comes first by time goes first; each of the two keeps its order, also when a clock was
+// set back.
+std::vector<client::AuditEvent> MergeByTime(std::vector<client::AuditEvent> a,
+                                            std::vector<client::AuditEvent> b) {
+  std::vector<client::AuditEvent> merged;
+  merged.reserve(a.size() + b.size());
+  auto left = a.begin();
+  auto right = b.begin();
+  while (left != a.end() || right != b.end()) {
+    const bool take_left = right == b.end() || (left != a.end() && !(right->time < left->time));
+    merged.push_back(std::move(take_left ? *left++ : *right++));
+  }
+  return merged;
+}
+
+// The next events of every chain, merged. All or nothing: when one chain cannot be asked, the events
+// of the other are asked for again next time.
 Result<std::vector<client::AuditEvent>> Fetch(client::ApiClient& api, std::vector<Chain>* chains,
                                               std::size_t limit) {
-  std::vector<client::AuditEvent> events;
-  for (Chain& chain : *chains) {
-    ASSIGN_OR_RETURN(auto some, api.Audit(chain.name, chain.after, limit));
-    for (client::AuditEvent& event : some) {
+  std::vector<client::AuditEvent> merged;
+  std::vector<Chain> ahead = *chains;
+  for (Chain& chain : ahead) {
+    ASSIGN_OR_RETURN(auto events, api.Audit(chain.name, chain.after, limit));
+    for (const client::AuditEvent& event : events) {
       // A server that went back would be shown again and again.
       if (chain.after && event.seq <= *chain.after) {
         return Error{Errc::kInternal,
                      "audit chain " + chain.name + " went back to " + std::to_string(event.seq)};
       }
       chain.after = event.seq;
-      events.push_back(std::move(event));
     }
+    merged = MergeByTime(std::move(merged), std::move(events));
   }
-  std::stable_sort(events.begin(), events.end(),
-                   [](const auto& a, const auto& b) { return a.time < b.time; });
-  return events;
+  *chains = std::move(ahead);
+  return merged;
 }
 
 // Our own questions are events too: shown, each would cause the next.

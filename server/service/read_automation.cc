@@ -155,7 +155,9 @@ Result<AuditPage> ReadAudit(const Services& services, ChainName chain,
   const auto add = [&](std::string_view chain_id, std::uint64_t seq, Bytes encoded) -> Status {
     ASSIGN_OR_RETURN(const audit::Event event, audit::DecodeEvent(encoded));
     page.events.push_back(audit::EventToJson(chain_id, seq, event));
-    if (event.type != audit::EventType::kAuditRead) ++page.besides_reads;
+    // Heads are the server's own echo of whatever was written, readings included.
+    if (event.type != audit::EventType::kAuditRead && event.type != audit::EventType::kHeads)
+      ++page.besides_reads;
     return {};
   };
   if (chain == ChainName::kStore) {

@@ -49,7 +49,8 @@ struct Access {
 Access ExplainAccess(const catalog::Root& root, std::string_view client, std::string_view secret);
 
 // Events of one chain as JSON objects, ascending: after a position, or the newest `limit`. `besides_reads` counts those that
-// are not themselves readings of the audit: whoever follows a chain must not keep it growing by following it.
+// are neither readings of the audit nor the heads that follow upon them: whoever follows a chain must not keep it growing
+// by following it.
 enum class ChainName { kStore, kAccess };
 struct AuditPage {
   std::vector<std::string> events;

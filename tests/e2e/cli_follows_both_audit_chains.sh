@@ -1,0 +1,49 @@
+# `audit tail -f` shows what both chains get, through a restart of the server: each event once, each chain in order; and on
+# an idle server it comes to rest, for following the log must not make the log grow.
+source "$(dirname "$0")/../support/harness.sh"
+Begin
+MakeCerts app
+InitServer
+StartServer
+printf first | GrantSecret db_password app
+CliAs admin audit tail -f --json >"$T/tail.out" 2>"$T/tail.log" &
+TAIL_PID=$!
+Own $TAIL_PID
+Has() { grep -q "$1" "$T/tail.out"; }
+WaitUntil 20 "the newest events" Has secret.create
+
+CliAs app get db_password >/dev/null
+printf second | Cli secret rotate db_password >/dev/null
+WaitUntil 20 "a read, of the one chain" Has '"chain":"access:main".*secret.read'
+WaitUntil 20 "a rotation, of the other" Has '"chain":"store".*secret.rotate'
+
+KillServer
+WaitUntil 30 "the word that the server is away" grep -q "still trying" "$T/tail.log"
+RestartServer
+WaitUntil 60 "the word that it is back" grep -q "is back" "$T/tail.log"
+Cli secret delete db_password >/dev/null
+WaitUntil 20 "an event of after the restart" Has secret.delete
+
+# At rest: nothing new over three of its rounds.
+IsAtRest() {
+  local before
+  before=$(wc -l <"$T/tail.out")
+  sleep 4
+  [ "$(wc -l <"$T/tail.out")" -eq "$before" ]
+}
+WaitUntil 40 "the followed log comes to rest" IsAtRest
+EndProcess $TAIL_PID
+
+jq -r '"\(.chain) \(.seq)"' "$T/tail.out" >"$T/positions"
+Expect "events shown twice" "$(sort "$T/positions" | uniq -d)" ""
+for chain in store access:main; do
+  sed -n "s/^$chain //p" "$T/positions" >"$T/of-chain"
+  [ -s "$T/of-chain" ] || Fail "nothing of the chain $chain was shown"
+  sort -n -c "$T/of-chain" || Fail "the chain $chain was shown out of order"
+done
+# Everything but readings of the log itself was shown, up to what it rested on.
+Cli audit tail --chain access -n 1000 --json | jq -r 'select(.type != "audit.read" and .type != "heads") | .seq' >"$T/all"
+first=$(sed -n 's/^access:main //p' "$T/positions" | head -n 1)
+awk -v first="$first" '$1 >= first' "$T/all" | while read -r seq; do
+  grep -qx "access:main $seq" "$T/positions" || Fail "the event $seq of the access chain was never shown"
+done
