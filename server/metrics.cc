@@ -67,6 +67,9 @@ void AddNetwork(const net::ServerStats& stats, Page* page) {
                 stats.framing_refused);
   page->Counter("requests_overloaded_total",
                 "requests answered 503 at the limit of bodies in flight", stats.bodies_overloaded);
+  page->Counter("requests_refused_slow_reader_total",
+                "requests answered 503 because their identity does not take its answers",
+                stats.replies_overloaded);
   page->Gauge("request_body_bytes_in_flight", "bytes of request bodies held",
               stats.body_bytes_in_flight);
   page->Counter("connections_timed_out_total", "connections closed in the middle of a request",

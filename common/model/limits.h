@@ -34,6 +34,8 @@ inline constexpr std::size_t MaxBodyBytes(std::size_t max_content_bytes) {
   return max_content_bytes + max_content_bytes * 2 / 5 + kBodySlackBytes;
 }
 inline constexpr std::size_t kMaxBodiesInFlightBytes = 64 * 1024 * 1024;
+inline constexpr std::size_t kMaxBodiesInFlightBytesPerIdentity = kMaxBodiesInFlightBytes / 4;
+inline constexpr std::size_t kMaxStrangerBodyBytes = 64 * 1024;  // of a peer without a certificate
 inline constexpr std::chrono::seconds kHandshakeTimeout{5};
 inline constexpr std::chrono::seconds kHeadTimeout{10};
 inline constexpr std::chrono::seconds kBodyTimeout{30};
@@ -48,6 +50,10 @@ inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
 inline constexpr std::size_t kMaxBatchReplies = 64;        // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
+// A reader takes this much, or all that is left, within each kReplyStallTimeout: 8 KiB/s.
+inline constexpr std::size_t kMinReplyProgressBytes = 256 * 1024;
+// Answers that the readers of one identity have not taken: beyond it the next request gets 503.
+inline constexpr std::size_t kMaxWaitingReplyBytesPerIdentity = 64 * 1024 * 1024;
 inline constexpr std::size_t kReplySlabBytes = 256 * 1024;  // locked memory of one worker for the replies of a batch
 inline constexpr std::size_t kMaxBatchBytes = 1024 * 1024;  // replies held back beyond this are committed at once
 inline constexpr std::chrono::milliseconds kLingerTimeout{1000};  // swallowing input after a refusal

@@ -8,28 +8,35 @@
 namespace latchkey::net {
 
 BodyBuffer::~BodyBuffer() {
-  Release();
-}
-
-void BodyBuffer::Release() {
   if (!data_) return;
   WipeMemory(data_.get(), capacity_);
+  own_->body_bytes.fetch_sub(capacity_, std::memory_order_relaxed);
   shared_->counters.body_bytes_in_flight.fetch_sub(capacity_, std::memory_order_relaxed);
-  data_.reset();
+}
+
+// Rule H0: nobody may use up what all have together.
+bool BodyBuffer::Charge(std::size_t bytes) {
+  const ServerOptions& options = shared_->options;
+  Counter& all = shared_->counters.body_bytes_in_flight;
+  if (own_->body_bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes <=
+      options.max_bodies_in_flight_bytes_per_identity) {
+    if (all.fetch_add(bytes, std::memory_order_relaxed) + bytes <=
+        options.max_bodies_in_flight_bytes)
+      return true;
+    all.fetch_sub(bytes, std::memory_order_relaxed);
+  }
+  own_->body_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  return false;
 }
 
 bool BodyBuffer::Grow(std::size_t needed_bytes) {
   constexpr std::size_t kFirstBytes = 16 * 1024;
-  const std::size_t capacity = std::max({needed_bytes, capacity_ * 2, kFirstBytes});
-  Counter& in_flight = shared_->counters.body_bytes_in_flight;
-  if (in_flight.fetch_add(capacity, std::memory_order_relaxed) + capacity >
-      shared_->options.max_bodies_in_flight_bytes) {
-    in_flight.fetch_sub(capacity, std::memory_order_relaxed);
-    return false;
-  }
+  const std::size_t wanted = std::min(std::max(capacity_ * 2, kFirstBytes), most_bytes_);
+  const std::size_t capacity = std::max(needed_bytes, wanted);
+  if (!Charge(capacity - capacity_)) return false;
   auto grown = std::make_unique_for_overwrite<char[]>(capacity);
   if (size_ > 0) std::memcpy(grown.get(), data_.get(), size_);
-  Release();
+  if (data_) WipeMemory(data_.get(), capacity_);
   data_ = std::move(grown);
   capacity_ = capacity;
   return true;

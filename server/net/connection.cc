@@ -91,7 +91,10 @@ int BioWrite(BIO* bio, const char* at, int size) {
     }
     if (left == 0) return size;
   }
-  if (c->backlog_bytes() == 0) c->sent_ms = NowMs();
+  if (c->backlog_bytes() == 0) {
+    c->sent_ms = NowMs();
+    c->sent_since_bytes = 0;
+  }
   c->out.append(at, left);
   if (c->backlog_bytes() >= kPumpBytes && !c->armed_for_write) c->Pump();
   return size;
@@ -151,11 +154,14 @@ std::int64_t NowMs() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-IncomingBody::IncomingBody(std::string_view text, Shared* shared, const FramerLimits& limits)
+IncomingBody::IncomingBody(std::string_view text, Shared* shared, std::shared_ptr<IdentityAccount> own,
+                           const FramerLimits& limits)
     : head_text(text),
       head(ParsedAgain(head_text, limits)),
       decoder(head, limits),
-      content(shared) {}
+      content(shared, std::move(own),
+              head.chunked ? limits.max_body_bytes
+                           : static_cast<std::size_t>(head.content_length)) {}
 
 Connection::Connection(int socket, std::shared_ptr<Shared> everything,
                        std::shared_ptr<const tls::TlsContext> accepted_under)
@@ -166,6 +172,9 @@ Connection::Connection(int socket, std::shared_ptr<Shared> everything,
 
 Connection::~Connection() {
   control->gone.Happen();
+  out.clear();
+  out_offset = 0;
+  ChargeBacklog();
   if (!identity.empty()) shared->identities.Remove(identity, control.get());
   shared->counters.connections.fetch_sub(1, std::memory_order_relaxed);
 }
@@ -207,7 +216,12 @@ void Connection::Pump() {
     if (sent > 0) {
       CountSent(static_cast<std::size_t>(sent));
       out_offset += static_cast<std::size_t>(sent);
-      sent_ms = NowMs();
+      // A reader that takes a byte now and then does not keep its answer for ever.
+      sent_since_bytes += static_cast<std::size_t>(sent);
+      if (sent_since_bytes >= shared->options.min_reply_progress_bytes) {
+        sent_ms = NowMs();
+        sent_since_bytes = 0;
+      }
     } else if (sent < 0 && errno == EINTR) {
       continue;
     } else if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -227,6 +241,18 @@ void Connection::Pump() {
     out.erase(0, out_offset);
     out_offset = 0;
   }
+}
+
+void Connection::ChargeBacklog() {
+  const std::size_t held = backlog_bytes() > 0 ? out.capacity() : 0;
+  if (held == charged_reply_bytes || !control->account) return;
+  std::atomic<std::size_t>& account = control->account->reply_bytes;
+  if (held > charged_reply_bytes) {
+    account.fetch_add(held - charged_reply_bytes, std::memory_order_relaxed);
+  } else {
+    account.fetch_sub(charged_reply_bytes - held, std::memory_order_relaxed);
+  }
+  charged_reply_bytes = held;
 }
 
 }  // namespace latchkey::net

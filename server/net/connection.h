@@ -24,7 +24,8 @@ std::int64_t NowMs();
 
 // A request whose head is complete and whose body is not.
 struct IncomingBody {
-  IncomingBody(std::string_view text, Shared* shared, const FramerLimits& limits);
+  IncomingBody(std::string_view text, Shared* shared, std::shared_ptr<IdentityAccount> own,
+               const FramerLimits& limits);
   std::string head_text;  // `head` borrows from it
   RequestHead head;
   BodyDecoder decoder;
@@ -56,6 +57,8 @@ struct Connection {
   void CountSent(std::size_t bytes);
   // Sends as much of the backlog as the socket takes.
   void Pump();
+  // Brings the identity's account in line with the backlog.
+  void ChargeBacklog();
   bool idle() const {
     return phase == Phase::kIdle && !waiting && queued_replies == 0 && backlog_bytes() == 0;
   }
@@ -108,7 +111,9 @@ struct Connection {
 
   std::int64_t born_ms = 0;
   std::int64_t phase_ms = 0;  // when the phase began
-  std::int64_t sent_ms = 0;   // when the backlog last moved
+  std::int64_t sent_ms = 0;   // when the backlog had last moved by enough
+  std::size_t sent_since_bytes = 0;       // how far it has moved since
+  std::size_t charged_reply_bytes = 0;    // to the account of the identity
   std::int64_t linger_until_ms = 0;
 };
 

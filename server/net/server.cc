@@ -165,6 +165,7 @@ ServerStats ServerImpl::stats() const {
   s.batches_unaudited = c.batches_unaudited;
   s.framing_refused = c.framing_refused;
   s.bodies_overloaded = c.bodies_overloaded;
+  s.replies_overloaded = c.replies_overloaded;
   s.body_bytes_in_flight = c.body_bytes_in_flight;
   s.timed_out = c.timed_out;
   s.idle_closed = c.idle_closed;

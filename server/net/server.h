@@ -37,8 +37,12 @@ struct ServerOptions {
   std::size_t max_connections = limits::kMaxConnections;
   std::size_t max_connections_per_identity = limits::kMaxConnectionsPerIdentity;
   std::size_t max_bodies_in_flight_bytes = limits::kMaxBodiesInFlightBytes;
+  std::size_t max_bodies_in_flight_bytes_per_identity = limits::kMaxBodiesInFlightBytesPerIdentity;
+  std::size_t max_stranger_body_bytes = limits::kMaxStrangerBodyBytes;
   std::size_t max_batch_replies = limits::kMaxBatchReplies;
   std::size_t reply_backlog_pause_bytes = limits::kReplyBacklogPauseBytes;
+  std::size_t min_reply_progress_bytes = limits::kMinReplyProgressBytes;
+  std::size_t max_waiting_reply_bytes_per_identity = limits::kMaxWaitingReplyBytesPerIdentity;
 };
 
 // Counters since the start and gauges of this moment.
@@ -58,7 +62,8 @@ struct ServerStats {
   std::uint64_t batches = 0;
   std::uint64_t batches_unaudited = 0;  // Commit() said false: answered 503
   std::uint64_t framing_refused = 0;
-  std::uint64_t bodies_overloaded = 0;     // 503 for max_bodies_in_flight_bytes
+  std::uint64_t bodies_overloaded = 0;     // 503 for max_bodies_in_flight_bytes, or its share
+  std::uint64_t replies_overloaded = 0;    // 503 for max_waiting_reply_bytes_per_identity
   std::uint64_t body_bytes_in_flight = 0;  // gauge
   std::uint64_t timed_out = 0;             // head, body
   std::uint64_t idle_closed = 0;           // idle or too old

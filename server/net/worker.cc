@@ -74,7 +74,10 @@ Worker::Worker(std::shared_ptr<Shared> shared, std::unique_ptr<net::Handler> han
       memory_(std::move(memory)),
       read_buffer_(std::make_unique_for_overwrite<char[]>(kReadBytes)),
       parser_(std::make_unique<Pistache::Http::RequestParser>(limits::kMaxHeadBytes)),
+      stranger_limits_(shared_->options.framer),
       id_state_(id_seed) {
+  stranger_limits_.max_body_bytes =
+      std::min(stranger_limits_.max_body_bytes, shared_->options.max_stranger_body_bytes);
   INVARIANT(timer_.valid());
 }
 
@@ -418,13 +421,19 @@ std::size_t Worker::Process(const Peer& peer, Connection* c, std::string_view in
   return at;
 }
 
+// Who is nobody is refused whatever it sends: no room for that.
+const FramerLimits& Worker::LimitsFor(const Connection& c) const {
+  return c.certificate ? shared_->options.framer : stranger_limits_;
+}
+
 std::size_t Worker::ProcessHead(const Peer& peer, Connection* c, std::string_view input) {
   if (c->phase == Connection::Phase::kIdle) {
     c->phase = Connection::Phase::kHead;
     c->phase_ms = now_ms_;
   }
   RequestHead head;
-  const int status = ParseHead(input, shared_->options.framer, &c->scanned, &head);
+  const FramerLimits& limits = LimitsFor(*c);
+  const int status = ParseHead(input, limits, &c->scanned, &head);
   if (status == kNeedMore) return 0;
   if (status != kComplete) {
     Count(shared_->counters.framing_refused);
@@ -442,7 +451,7 @@ std::size_t Worker::ProcessHead(const Peer& peer, Connection* c, std::string_vie
     return head.head_bytes + body_bytes;
   }
   c->body = std::make_unique<IncomingBody>(input.substr(0, head.head_bytes), shared_.get(),
-                                           shared_->options.framer);
+                                           c->control->account, limits);
   c->phase = Connection::Phase::kBody;
   c->phase_ms = now_ms_;
   if (head.expect_continue && after.empty()) {
@@ -576,6 +585,10 @@ void Worker::HandleRequest(const Peer& peer, Connection* c, const RequestHead& h
     Answer(c, 404, kJsonType, {}, ErrorBody(404), true, c->request_id);
   } else if (head.has_body() && !ParserAgrees(head)) {
     Refuse(c, 400);
+  } else if (c->control->account->reply_bytes.load(std::memory_order_relaxed) >
+             shared_->options.max_waiting_reply_bytes_per_identity) {
+    Count(shared_->counters.replies_overloaded);
+    Refuse(c, 503);
   } else {
     AskHandler(peer, c, head, body);
   }
@@ -834,6 +847,7 @@ void Worker::Settle(const Peer& peer, Connection* c) {
   const auto found = peers.find(c->fd);
   if (found == peers.end() || found->second != peer) return;  // settled earlier in this wake-up
   if (!c->dead && c->backlog_bytes() > 0) c->Pump();
+  c->ChargeBacklog();
   if (c->dead) return Drop(peer, c, false);
   // After the end of input nothing new can come: leave when all is answered.
   if (c->eof && !c->waiting && !c->resuming && c->queued_replies == 0 && c->backlog_bytes() == 0)

@@ -77,6 +77,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void Feed(const Peer& peer, Connection* c, char* data, std::size_t size);
   std::size_t Process(const Peer& peer, Connection* c, std::string_view input);
   // Both return how much of the input they took.
+  const FramerLimits& LimitsFor(const Connection& c) const;
   std::size_t ProcessHead(const Peer& peer, Connection* c, std::string_view input);
   std::size_t ProcessBody(const Peer& peer, Connection* c, std::string_view input);
   void ProcessInput(const Peer& peer, Connection* c);
@@ -143,6 +144,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   std::unique_ptr<char[]> read_buffer_;
   std::string discarded_;  // room for a body that cannot be sent
   std::unique_ptr<Pistache::Http::RequestParser> parser_;
+  FramerLimits stranger_limits_;
   std::uint64_t id_state_;
 
   // The request under way, while the handler runs.

@@ -237,6 +237,48 @@ TEST_CASE("A peer that does not read its answer is cut off", "[net]") {
   CHECK(Eventually([&] { return test.server->stats().connections == 0; }));
 }
 
+TEST_CASE("A peer that reads too slowly is cut off although it reads", "[net]") {
+  TestServer test;
+  // More often than the time-out the socket takes something, and never as much as it must.
+  test.options.reply_stall_timeout = std::chrono::milliseconds(1500);
+  test.options.min_reply_progress_bytes = 100'000'000;
+  test.Start();
+  auto options = test.ClientOptionsFor("slow");
+  options.receive_buffer_bytes = 4096;
+  testing::TlsClient client(options);
+  REQUIRE(client.Connect(test.port()));
+  REQUIRE(client.Send(Get("/big/8000000")));
+  std::size_t taken = 0;
+  while (test.server->stats().stalled_closed == 0) {
+    const std::string some = client.ReceiveSome(16 * 1024);
+    if (some.empty()) break;
+    taken += some.size();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK(Eventually([&] { return test.server->stats().stalled_closed == 1; }));
+  CHECK(taken < 8'000'000);
+}
+
+TEST_CASE("Who does not take its answers gets no more of them, and others do (H0)", "[net]") {
+  TestServer test;
+  test.options.max_waiting_reply_bytes_per_identity = 1'000'000;
+  test.Start();
+  auto options = test.ClientOptionsFor("slow");
+  options.receive_buffer_bytes = 4096;
+  testing::TlsClient stuck(options);
+  REQUIRE(stuck.Connect(test.port()));
+  REQUIRE(stuck.Send(Get("/big/8000000")));
+  const auto ask = [&](const std::string& name) {
+    testing::TlsClient client = test.Connected(name);
+    return client.Get("/who").status;
+  };
+  CHECK(Eventually([&] { return ask("slow") == 503; }));
+  CHECK(test.server->stats().replies_overloaded >= 1);
+  CHECK(ask("other") == 200);
+  stuck.Close();
+  CHECK(Eventually([&] { return ask("slow") == 200; }));
+}
+
 TEST_CASE("Bodies arrive whole by length and by chunks, whatever the pieces", "[net]") {
   TestServer test;
   test.Start();
@@ -327,6 +369,65 @@ TEST_CASE("Bodies of all connections together have a limit", "[net]") {
   CHECK(refused.header("retry-after") == "1");
   first.Close();
   CHECK(Eventually([&] { return test.server->stats().body_bytes_in_flight == 0; }));
+}
+
+TEST_CASE("The bodies of one identity leave room for those of others (H0)", "[net]") {
+  TestServer test;
+  test.options.max_bodies_in_flight_bytes = 400'000;
+  test.options.max_bodies_in_flight_bytes_per_identity = 100'000;
+  test.Start();
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n";
+  testing::TlsClient first = test.Connected("greedy");
+  REQUIRE(first.Send(head + std::string(60'000, 'a')));
+  REQUIRE(Eventually([&] { return test.server->stats().body_bytes_in_flight >= 60'000; }));
+  testing::TlsClient second = test.Connected("greedy");
+  second.Send(head + std::string(80'000, 'a'));
+  const auto refused = second.Receive();
+  CHECK(refused.status == 503);
+  CHECK(refused.header("retry-after") == "1");
+  testing::TlsClient other = test.Connected("other");
+  REQUIRE(other.Send(head + std::string(90'000, 'b')));
+  CHECK(other.Receive().body == std::string(90'000, 'b'));
+  // What the first one held comes back to its identity with the connection.
+  first.Close();
+  REQUIRE(Eventually([&] { return test.server->stats().body_bytes_in_flight == 0; }));
+  testing::TlsClient third = test.Connected("greedy");
+  REQUIRE(third.Send(head + std::string(90'000, 'c')));
+  CHECK(third.Receive().body == std::string(90'000, 'c'));
+}
+
+TEST_CASE("A body that takes more room than it grew to is counted once", "[net]") {
+  TestServer test;
+  test.options.framer.max_body_bytes = 300'000;
+  test.options.max_bodies_in_flight_bytes_per_identity = 300'000;
+  test.Start();
+  testing::TlsClient client = test.Connected();
+  REQUIRE(client.Send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" +
+                      std::string(300'000, 'a')));
+  CHECK(client.Receive().body.size() == 300'000);
+}
+
+TEST_CASE("Who shows no certificate may send little (H0)", "[net]") {
+  TestServer test;
+  test.trust.require_client_certificate = false;
+  test.options.max_stranger_body_bytes = 1000;
+  test.Start();
+  testing::ClientOptions options;
+  options.ca_pem = test.server_ca.certificate_pem();
+  const std::string post = "POST /echo HTTP/1.1\r\nHost: h\r\n";
+  const auto answer = [&](const std::string& request) {
+    testing::TlsClient client(options);
+    REQUIRE(client.Connect(test.port()));
+    client.Send(request);
+    return client.Receive().status;
+  };
+  CHECK(answer(post + "Content-Length: 1000\r\n\r\n" + std::string(1000, 'a')) == 200);
+  CHECK(answer(post + "Content-Length: 1001\r\n\r\n") == 413);
+  CHECK(answer(post + "Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + std::string(1001, 'a') +
+               "\r\n0\r\n\r\n") == 413);
+  testing::TlsClient known = test.Connected();
+  REQUIRE(known.Send(post + "Content-Length: 1001\r\n\r\n" + std::string(1001, 'a')));
+  CHECK(known.Receive().status == 200);
 }
 
 TEST_CASE("Nothing is answered when the audit record could not be written", "[net]") {
