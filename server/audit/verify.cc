@@ -62,6 +62,18 @@ std::size_t SettledEnd(Bytes first, Bytes second) {
   return at;
 }
 
+// A writer that lost its processor in the middle of a record leaves the end of it zero. One record
+// in 256 ends in a zero
+// byte of its own, which costs a pause and no more.
+bool MayBeUnfinished(Bytes segment) {
+  std::size_t at = spool::kHeaderBytes;
+  spool::Record record;
+  spool::RecordState state;
+  while ((state = spool::ReadRecord(segment, at, &record)) == spool::RecordState::kRecord)
+    at = record.end;
+  return state == spool::RecordState::kTorn || (at > spool::kHeaderBytes && segment[at - 1] == 0);
+}
+
 // Beside a running server the last record may be half written, but appends never change what is
 // before them. So the segment is read twice: where the reads differ behind a whole record, what
 // follows is work in progress and left out; damage is what stays.
@@ -69,14 +81,17 @@ Result<ByteVector> ReadSettled(const std::string& path) {
   ASSIGN_OR_RETURN(ByteVector first, spool::ReadWhole(path));
   for (int round = 0;; ++round) {
     ASSIGN_OR_RETURN(ByteVector second, spool::ReadWhole(path));
-    if (first == second) return second;
-    const std::size_t settled = SettledEnd(first, second);
-    spool::Record record;
-    if (spool::ReadRecord(second, settled, &record) != spool::RecordState::kTorn ||
-        round == kSettleRounds) {
-      std::fill(second.begin() + static_cast<std::ptrdiff_t>(settled), second.end(),
-                std::uint8_t{0});
-      return second;
+    if (first == second) {
+      if (round == kSettleRounds || !MayBeUnfinished(second)) return second;
+    } else {
+      const std::size_t settled = SettledEnd(first, second);
+      spool::Record record;
+      if (spool::ReadRecord(second, settled, &record) != spool::RecordState::kTorn ||
+          round == kSettleRounds) {
+        std::fill(second.begin() + static_cast<std::ptrdiff_t>(settled), second.end(),
+                  std::uint8_t{0});
+        return second;
+      }
     }
     first = std::move(second);
     std::this_thread::sleep_for(kSettlePause);
