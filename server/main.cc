@@ -42,9 +42,6 @@ void Describe(CLI::App* app, Arguments* arguments) {
   app->require_subcommand(1);
   app->fallthrough();
   app->add_option("--config", arguments->config, "configuration file")->capture_default_str();
-  app->footer("Keys of the configuration file:\n" + config::KeyHelp() +
-              "\nExit codes: 0 done, 1 failed, 2 usage or configuration, 8 damage found, 78 key "
-              "trouble (see docs/messages.md).");
 
   CLI::App* init =
       app->add_subcommand("init", "make a new store, its key and the first automation client");
@@ -85,6 +82,11 @@ void Describe(CLI::App* app, Arguments* arguments) {
   app->add_subcommand(
       "config-check",
       "read the configuration and the files that tls.* names, say whether they are good");
+
+  // Last: a subcommand takes over the footer that its parent has when it is added.
+  app->footer("Keys of the configuration file:\n" + config::KeyHelp() +
+              "\nExit codes: 0 done, 1 failed, 2 usage or configuration, 8 damage found, 78 key "
+              "trouble (see docs/messages.md).");
 }
 
 // Y4 and Y1: before anything is read that could be a secret.

@@ -1,7 +1,11 @@
 #include "fusefs/control/config.h"
 
 #include <toml++/toml.h>
+#include <unistd.h>
+
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <functional>
 
 namespace latchkey::control {
@@ -142,6 +146,10 @@ Status ReadSection(const std::string& path, const std::string& section, const to
 }  // namespace
 
 Result<Config> LoadConfig(const std::string& path) {
+  if (::access(path.c_str(), R_OK) != 0) {
+    return Bad(path, std::string("cannot be read: ") + std::strerror(errno) +
+                         "; name the configuration with --config");
+  }
   toml::table root;
   try {
     root = toml::parse_file(path);

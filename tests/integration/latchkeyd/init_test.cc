@@ -277,6 +277,8 @@ TEST_CASE("--help names every key of the configuration, and --version the versio
   CHECK(help.exit_code == 0);
   for (const config::KeyDoc& doc : config::KeyDocs())
     CHECK_THAT(help.out, Catch::Contains(std::string(doc.key)));
+  const Outcome of_check = Latchkeyd({"check", "--help"});
+  CHECK_THAT(of_check.out, Catch::Contains("--archive") && !Catch::Contains("kek_file"));
   CHECK(Latchkeyd({"--version"}).out == std::string("latchkeyd ") + LATCHKEY_VERSION + "\n");
 }
 

@@ -45,6 +45,14 @@ TEST_CASE("A configuration with what is required loads", "[fs-config]") {
   CHECK(config->default_mode == 0400);
 }
 
+TEST_CASE("A configuration that is not there is named with the reason", "[fs-config]") {
+  const auto config = LoadConfig("/nowhere/fs.toml");
+  REQUIRE_FALSE(config.has_value());
+  CHECK(config.error().message ==
+        "/nowhere/fs.toml: cannot be read: No such file or directory; name the configuration with "
+        "--config");
+}
+
 TEST_CASE("Every mistake in a configuration is refused with its line", "[fs-config]") {
   const auto bad =
       GENERATE(as<std::string>{}, "typo = 1\n", "default_mode = \"0644\"\n", "default_mode = 440\n",
