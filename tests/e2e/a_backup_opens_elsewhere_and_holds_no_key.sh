@@ -32,7 +32,8 @@ Expect "the restored server" "$(CliAs app get db_password --reveal)" first
 StopServer
 
 cp "$T/backup.db" "$T/damaged.db"
-sqlite3 "$T/damaged.db" "UPDATE contents SET sealed = CAST(substr(sealed, 1, 30) || x'00' || substr(sealed, 32) AS BLOB)"
+sqlite3 "$T/damaged.db" "UPDATE contents SET sealed = CAST(substr(sealed, 1, 30) ||
+  CASE substr(sealed, 31, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(sealed, 32) AS BLOB)"
 ExpectRun 8 "$BIN/latchkeyd" check --config "$T/latchkeyd.toml" --store "$T/damaged.db"
 ExpectContains "the damage is named" "$OUT" "damaged: "
 head -c 20000 "$T/backup.db" >"$T/cut.db"
