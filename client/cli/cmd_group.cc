@@ -83,8 +83,8 @@ Result<int> RunDelete(Session& session, const Name& options) {
   ASSIGN_OR_RETURN(client::ApiClient* const api, session.Api());
   ASSIGN_OR_RETURN(const client::GroupInfo info, api->GetGroup(options.name));
   const std::string named = Named(NameKind::kGroup, options.name);
-  const std::string with = " with " + std::to_string(info.clients.size()) + " clients and " +
-                           std::to_string(info.secrets.size()) + " grants";
+  const std::string with = " with " + Counted(info.clients.size(), "client") + " and " +
+                           Counted(info.secrets.size(), "grant");
   RETURN_IF_ERROR(session.Confirm("delete " + named + with + "?", options.yes));
   WriteReport report{.action = "group.delete",
                      .name = options.name,

@@ -49,6 +49,9 @@ class Terminal {
 // Control bytes, bidi controls, line separators and invalid UTF-8 become visible escapes.
 std::string Printable(std::string_view text);
 
+// "1 client", "2 clients".
+std::string Counted(std::size_t count, std::string_view noun);
+
 // Columns of text, left-aligned, two blanks apart; the last is not padded. Cells are made printable.
 class Table {
  public:

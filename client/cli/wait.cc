@@ -118,8 +118,7 @@ Result<int> FinishWithWait(Session& session, WriteReport report, const std::stri
     return std::move(waited).error();
   }
   report.more.emplace_back("wait", WaitJson(*waited));
-  report.done += ", served by " + std::to_string(waited->serving.size()) +
-                 (waited->serving.size() == 1 ? " client" : " clients");
+  report.done += ", served by " + Counted(waited->serving.size(), "client");
   session.Report(report);
   RETURN_IF_ERROR(ReportWait(session, *waited, target));
   return kExitDone;

@@ -6,6 +6,12 @@
 
 namespace latchkey::cli {
 
+TEST_CASE("A count agrees with its noun", "[cli]") {
+  CHECK(Counted(0, "client") == "0 clients");
+  CHECK(Counted(1, "grant") == "1 grant");
+  CHECK(Counted(2, "grant") == "2 grants");
+}
+
 TEST_CASE("What a terminal would interpret is shown, not sent", "[cli]") {
   CHECK(Printable("plain \xc3\xa9 \xf0\x9f\x98\x80") == "plain \xc3\xa9 \xf0\x9f\x98\x80");
   CHECK(Printable("a\x1b[2Jb\nc\x7f") == "a\\u001b[2Jb\\u000ac\\u007f");
