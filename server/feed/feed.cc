@@ -12,7 +12,7 @@
 #include "common/base/guarded.h"
 #include "common/base/log.h"
 #include "common/model/limits.h"
-#include "server/feed/log.h"
+#include "server/feed/evaluate.h"
 
 namespace latchkey::feed {
 namespace {
@@ -22,10 +22,6 @@ using store::ChangeKind;
 // Replies are sent in rounds of this size, so that the first ones do not wait for the rest to be
 // worked out.
 constexpr std::size_t kRepliesPerRound = 16;
-
-bool IsMember(const catalog::Client& client, std::uint32_t group) {
-  return std::binary_search(client.groups.begin(), client.groups.end(), group);
-}
 
 }  // namespace
 
@@ -61,16 +57,25 @@ class Feed::Impl {
     std::int64_t last_seen = 0;
     bool dirty = false;
   };
+  // Whom a part of the log concerns; each group is looked at once.
+  struct Affected {
+    std::unordered_set<ClientId> clients;
+    std::unordered_set<std::uint32_t> groups;
+  };
   using Due = std::pair<Reply, Answer>;
   using Lock = std::unique_lock<std::mutex>;
 
-  // All below run with the lock held; those that take it let it go meanwhile.
-  Answer Evaluate(ClientId client, Generation since) const;
+  // All below run with the lock held; those that take it let it go meanwhile. An answer is worked out
+  // without it.
+  State Now() const { return {root_, newest_, log_.view()}; }
   void Acknowledge(const Question& question);
   void Loop();
   void WakeAffected(Lock& lock);
-  void CollectAffected(const ChangeLog::Entry& entry, std::unordered_set<ClientId>* clients) const;
-  void CollectMembers(std::uint32_t group, std::unordered_set<ClientId>* clients) const;
+  Affected CollectAffected(const LogView& log) const;
+  void CollectOf(const LogEntry& entry, Affected* affected) const;
+  void CollectMembers(std::uint32_t group, Affected* affected) const;
+  void WakeRound(const State& seen, Generation before, std::span<const ClientId> clients,
+                 Lock& lock);
   void WakeExpired(Lock& lock);
   void AnswerAll(Lock& lock);
   Reply Remove(std::uint64_t ticket);
@@ -78,7 +83,7 @@ class Feed::Impl {
   std::vector<store::ServingRow> TakeDirty();
   void FlushIfDue(Lock& lock);
   MonotonicTime NextWake() const;
-  Serving ServingRowOf(const catalog::Client& client, const ServedVersions& versions) const;
+  Serving AcknowledgedBy(ClientId client) const;  // `version` stays empty
 
   store::Store* const store_;
   const Clock& clock_;
@@ -90,6 +95,7 @@ class Feed::Impl {
   Generation newest_;
   ChangeLog log_{limits::kFeedLogEntries};
   std::uint64_t woken_for_ = 0;  // entries of the log below it have woken whom they concern
+  Generation woken_up_to_;       // of the last of them: who still waits has no news up to here
   std::uint64_t last_ticket_ = 0;
   std::unordered_map<std::uint64_t, Waiter> waiters_;
   std::unordered_map<ClientId, std::vector<std::uint64_t>> tickets_of_;  // never an empty list
@@ -115,7 +121,8 @@ Status Feed::Impl::Load() {
     return Status();
   }));
   log_.AssumeTrimmed();
-  woken_for_ = log_.end();
+  woken_for_ = log_.view().end();
+  woken_up_to_ = newest_;
   next_flush_ = clock_.Monotonic();
   return reader.ForEachServing([this](store::ServingRow&& row) {
     // A restored store may be older than what was acknowledged: such words mean nothing in it.
@@ -138,61 +145,13 @@ void Feed::Impl::Publish(catalog::RootRef root, Generation newest,
         acknowledged_.erase(change.client);
       }
     }
-    if (waiters_.empty()) woken_for_ = log_.end();
-    if (woken_for_ == log_.end()) return;
+    if (waiters_.empty()) {
+      woken_for_ = log_.view().end();
+      woken_up_to_ = newest_;
+    }
+    if (woken_for_ == log_.view().end()) return;
   }
   wake_.notify_one();
-}
-
-Answer Feed::Impl::Evaluate(ClientId client_id, Generation since) const {
-  Answer answer;
-  answer.generation = newest_;
-  const catalog::Client* client = root_->FindClient(client_id);
-  // A generation of the future belongs to a store that was since restored from a backup.
-  answer.reset = since.value == 0 || since > newest_ || since < log_.complete_since() ||
-                 client == nullptr || !client->row.enabled;
-  if (answer.reset) return answer;
-  std::vector<const catalog::Secret*> changed;
-  std::vector<std::string_view> gone;
-  for (std::uint64_t i = log_.After(since); i < log_.end(); ++i) {
-    const ChangeLog::Entry& entry = log_.at(i);
-    switch (entry.kind) {
-      case ChangeKind::kMembership:
-      case ChangeKind::kClient:
-        if (entry.client() != client_id) break;
-        answer.reset = true;
-        return answer;
-      case ChangeKind::kSecret:
-      case ChangeKind::kGrant: {
-        // A grant to somebody else's group is no news for one who could read already.
-        if (entry.kind == ChangeKind::kGrant && !IsMember(*client, entry.group)) break;
-        const catalog::Secret* secret = root_->FindSecret(entry.secret());
-        if (secret != nullptr &&
-            catalog::acl::DecideRead(client->view(), secret->view()).allowed()) {
-          changed.push_back(secret);
-        }
-        break;
-      }
-      case ChangeKind::kSecretGone:
-      case ChangeKind::kRevoke:
-        if (IsMember(*client, entry.group) &&
-            root_->FindForClient(client_id, *entry.name).secret == nullptr) {
-          gone.push_back(*entry.name);
-        }
-        break;
-    }
-  }
-  std::sort(changed.begin(), changed.end(),
-            [](const auto* a, const auto* b) { return a->name() < b->name(); });
-  changed.erase(std::unique(changed.begin(), changed.end()), changed.end());
-  for (const catalog::Secret* secret : changed) {
-    answer.changed.push_back(
-        {std::string(secret->name()), secret->version(), secret->size_bytes()});
-  }
-  std::sort(gone.begin(), gone.end());
-  gone.erase(std::unique(gone.begin(), gone.end()), gone.end());
-  answer.gone.assign(gone.begin(), gone.end());
-  return answer;
 }
 
 void Feed::Impl::Acknowledge(const Question& question) {
@@ -209,12 +168,22 @@ void Feed::Impl::Acknowledge(const Question& question) {
 }
 
 Result<Asked> Feed::Impl::Ask(const Question& question, Reply reply) {
-  std::vector<Due> displaced;  // goes after the lock
+  std::vector<Due> displaced;  // goes after the lock, as does the state
+  State seen;
   Lock lock(mutex_);
-  if (stopping_) return Error{Errc::kUnavailable, "feed: stopping"};
   if (root_->FindClient(question.client) != nullptr) Acknowledge(question);
-  Answer answer = Evaluate(question.client, question.since);
-  if (!answer.empty() || question.wait.count() <= 0) return Asked{std::move(answer), 0};
+  Generation since = question.since;
+  do {
+    if (stopping_) return Error{Errc::kUnavailable, "feed: stopping"};
+    State now = Now();
+    lock.unlock();
+    seen = std::move(now);
+    Answer answer = Evaluate(seen, question.client, since);
+    if (!answer.empty() || question.wait.count() <= 0) return Asked{std::move(answer), 0};
+    since = seen.newest;
+    lock.lock();
+    // What was published meanwhile is looked at before it waits: far less than the first time.
+  } while (newest_ != since);
   // A client has one connection for each of its waiters, so what is over that waits for nobody: its
   // peer hung up. Nobody may fill the feed by asking and hanging up.
   if (const auto own = tickets_of_.find(question.client);
@@ -232,7 +201,7 @@ Result<Asked> Feed::Impl::Ask(const Question& question, Reply reply) {
   const MonotonicTime deadline = clock_.Monotonic() + wait;
   const std::uint64_t ticket = ++last_ticket_;
   // Nothing concerned it up to now: later looks begin here.
-  waiters_.emplace(ticket, Waiter{question.client, newest_, deadline, std::move(reply)});
+  waiters_.emplace(ticket, Waiter{question.client, since, deadline, std::move(reply)});
   tickets_of_[question.client].push_back(ticket);
   const bool first = deadlines_.emplace(deadline, ticket).first == deadlines_.begin();
   if (first) wake_.notify_one();
@@ -268,78 +237,111 @@ void Feed::Impl::Send(std::vector<Due>* due, Lock& lock) {
   lock.lock();
 }
 
-void Feed::Impl::CollectMembers(std::uint32_t group_id,
-                                std::unordered_set<ClientId>* clients) const {
+void Feed::Impl::CollectMembers(std::uint32_t group_id, Affected* affected) const {
+  if (!affected->groups.insert(group_id).second) return;
   const catalog::Group* group = root_->FindGroup(GroupId{group_id});
   if (group == nullptr) return;
   if (group->clients.size() <= tickets_of_.size()) {
     group->clients.ForEach([&](ClientId client) {
-      if (tickets_of_.contains(client)) clients->insert(client);
+      if (tickets_of_.contains(client)) affected->clients.insert(client);
       return true;
     });
     return;
   }
   for (const auto& [client, tickets] : tickets_of_) {
-    if (group->clients.Contains(client)) clients->insert(client);
+    if (group->clients.Contains(client)) affected->clients.insert(client);
   }
 }
 
-void Feed::Impl::CollectAffected(const ChangeLog::Entry& entry,
-                                 std::unordered_set<ClientId>* clients) const {
+void Feed::Impl::CollectOf(const LogEntry& entry, Affected* affected) const {
   switch (entry.kind) {
     case ChangeKind::kSecret: {
       const catalog::Secret* secret = root_->FindSecret(entry.secret());
       if (secret == nullptr) return;
-      for (const std::uint32_t group : secret->groups()) CollectMembers(group, clients);
+      for (const std::uint32_t group : secret->groups()) CollectMembers(group, affected);
       return;
     }
     case ChangeKind::kSecretGone:
     case ChangeKind::kGrant:
     case ChangeKind::kRevoke:
-      CollectMembers(entry.group, clients);
+      CollectMembers(entry.group, affected);
       return;
     case ChangeKind::kMembership:
     case ChangeKind::kClient:
-      if (tickets_of_.contains(entry.client())) clients->insert(entry.client());
+      if (tickets_of_.contains(entry.client())) affected->clients.insert(entry.client());
       return;
   }
 }
 
-void Feed::Impl::WakeAffected(Lock& lock) {
-  std::unordered_set<ClientId> clients;
-  woken_for_ = std::max(woken_for_, log_.first());
-  while (woken_for_ < log_.end() && clients.size() < tickets_of_.size()) {
-    CollectAffected(log_.at(woken_for_++), &clients);
+// Every waiting client that Evaluate would answer with something, and maybe more.
+Feed::Impl::Affected Feed::Impl::CollectAffected(const LogView& log) const {
+  Affected affected;
+  if (woken_for_ < log.first()) {  // what is gone may have concerned anybody
+    for (const auto& [client, tickets] : tickets_of_) affected.clients.insert(client);
   }
-  woken_for_ = log_.end();
-  std::vector<Due> due;
+  for (std::uint64_t i = std::max(woken_for_, log.first());
+       i < log.end() && affected.clients.size() < tickets_of_.size(); ++i) {
+    CollectOf(log.at(i), &affected);
+  }
+  return affected;
+}
+
+void Feed::Impl::WakeAffected(Lock& lock) {
+  State seen = Now();
+  const Generation before = woken_up_to_;
+  const Affected affected = CollectAffected(seen.log);
+  woken_for_ = seen.log.end();
+  woken_up_to_ = seen.newest;
+  const std::vector<ClientId> clients(affected.clients.begin(), affected.clients.end());
+  for (std::size_t i = 0; i < clients.size(); i += kRepliesPerRound) {
+    WakeRound(seen, before,
+              std::span(clients).subspan(i, std::min(kRepliesPerRound, clients.size() - i)), lock);
+  }
+  lock.unlock();
+  seen = State();  // it may be the last to hold an old catalog
+  lock.lock();
+}
+
+// Waiters had no news up to `before`, so that only what came after it is walked.
+void Feed::Impl::WakeRound(const State& seen, Generation before, std::span<const ClientId> clients,
+                           Lock& lock) {
+  struct Look {
+    ClientId client;
+    std::uint64_t ticket;
+    Generation since;
+    Answer answer;
+  };
+  std::vector<Look> looks;
   for (const ClientId client : clients) {
-    // Looked up anew each time: the lock was let go in between.
+    // Looked up anew each round: the lock was let go in between.
     const auto found = tickets_of_.find(client);
     if (found == tickets_of_.end()) continue;
-    const std::vector<std::uint64_t> tickets = found->second;
-    for (const std::uint64_t ticket : tickets) {
-      Waiter& waiter = waiters_.at(ticket);
-      Answer answer = Evaluate(client, waiter.since);
-      if (answer.empty()) {
-        waiter.since = newest_;
-        continue;
-      }
-      due.emplace_back(Remove(ticket), std::move(answer));
+    for (const std::uint64_t ticket : found->second) {
+      const Generation since = std::max(waiters_.at(ticket).since, before);
+      if (since < seen.newest) looks.push_back({client, ticket, since, {}});
     }
-    if (due.size() >= kRepliesPerRound) Send(&due, lock);
+  }
+  lock.unlock();
+  for (Look& look : looks) look.answer = Evaluate(seen, look.client, look.since);
+  lock.lock();
+  std::vector<Due> due;
+  for (Look& look : looks) {
+    if (look.answer.empty()) continue;
+    due.emplace_back(Remove(look.ticket), std::move(look.answer));
   }
   Send(&due, lock);
 }
 
+// What was published since the waiters were last woken is left to the next wake-up, or to the
+// client's next question.
 void Feed::Impl::WakeExpired(Lock& lock) {
   std::vector<Due> due;
   const MonotonicTime now = clock_.Monotonic();
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const std::uint64_t ticket = deadlines_.begin()->second;
-    const Waiter& waiter = waiters_.at(ticket);
-    Answer answer = Evaluate(waiter.client, waiter.since);
-    due.emplace_back(Remove(ticket), std::move(answer));
+    Answer nothing;
+    nothing.generation = std::max(waiters_.at(ticket).since, woken_up_to_);
+    due.emplace_back(Remove(ticket), std::move(nothing));
     if (due.size() >= kRepliesPerRound) Send(&due, lock);
   }
   Send(&due, lock);
@@ -402,10 +404,10 @@ MonotonicTime Feed::Impl::NextWake() const {
 void Feed::Impl::Loop() {
   Lock lock(mutex_);
   while (!stopping_) {
-    if (woken_for_ != log_.end()) WakeAffected(lock);
+    if (woken_for_ != log_.view().end()) WakeAffected(lock);
     WakeExpired(lock);
     FlushIfDue(lock);
-    if (stopping_ || woken_for_ != log_.end()) continue;
+    if (stopping_ || woken_for_ != log_.view().end()) continue;
     const MonotonicTime next = NextWake();
     if (next == MonotonicTime::max()) {
       wake_.wait(lock);
@@ -434,33 +436,41 @@ void Feed::Impl::Stop() {
   }
 }
 
-Serving Feed::Impl::ServingRowOf(const catalog::Client& client,
-                                 const ServedVersions& versions) const {
+Serving Feed::Impl::AcknowledgedBy(ClientId client) const {
   Serving serving;
-  serving.client = client.row.id;
-  const auto known = acknowledged_.find(client.row.id);
+  serving.client = client;
+  const auto known = acknowledged_.find(client);
   if (known == acknowledged_.end()) return serving;
   serving.generation = known->second.generation;
   serving.served_since = known->second.since;
   serving.last_seen = known->second.last_seen;
-  serving.version = versions.At(serving.generation, client);
   return serving;
 }
 
 Serving Feed::Impl::ServedBy(ClientId client_id, const catalog::Secret& secret) const {
-  const std::lock_guard lock(mutex_);
-  const catalog::Client* client = root_->FindClient(client_id);
+  Lock lock(mutex_);
+  const State seen = Now();
+  Serving serving = AcknowledgedBy(client_id);
+  lock.unlock();
+  const catalog::Client* client = seen.root->FindClient(client_id);
   if (client == nullptr) return Serving{client_id, {}, {}, 0, 0};
-  return ServingRowOf(*client, ServedVersions(log_, secret));
+  serving.version = ServedVersions(seen.log, secret).At(serving.generation, *client);
+  return serving;
 }
 
 std::vector<Serving> Feed::Impl::ServingOf(const catalog::Root& root,
                                            const catalog::Secret& secret) const {
-  std::vector<Serving> result;
   const auto holders = root.HoldersOf(secret);
-  const std::lock_guard lock(mutex_);
-  const ServedVersions versions(log_, secret);
-  for (const auto& holder : holders) result.push_back(ServingRowOf(*holder.client, versions));
+  std::vector<Serving> result;
+  result.reserve(holders.size());
+  Lock lock(mutex_);
+  const LogView log = log_.view();
+  for (const auto& holder : holders) result.push_back(AcknowledgedBy(holder.client->row.id));
+  lock.unlock();
+  const ServedVersions versions(log, secret);
+  for (std::size_t i = 0; i < holders.size(); ++i) {
+    result[i].version = versions.At(result[i].generation, *holders[i].client);
+  }
   return result;
 }
 

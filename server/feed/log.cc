@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace latchkey::feed {
 namespace {
@@ -13,10 +14,22 @@ std::uint32_t Saturate(std::uint64_t value) {
 
 }  // namespace
 
+LogEntry& ChangeLog::NewEntry() {
+  constexpr std::size_t kChunk = LogView::kChunk;
+  if (view_.end_ % kChunk == 0) {
+    // Views hold the list that they were taken with: a new one takes its place.
+    LogView::Chunks chunks(*view_.chunks_);
+    chunks.push_back(std::make_shared<LogView::Chunk>());
+    view_.chunks_ = std::make_shared<const LogView::Chunks>(std::move(chunks));
+  }
+  // No view shows this entry yet, so none reads what is written here.
+  return (*view_.chunks_->back())[view_.end_++ % kChunk];
+}
+
 void ChangeLog::Append(const store::ChangeRow& row) {
   using store::ChangeKind;
   const bool of_client = row.kind == ChangeKind::kMembership || row.kind == ChangeKind::kClient;
-  Entry entry;
+  LogEntry& entry = NewEntry();
   entry.generation = row.generation;
   entry.object = of_client ? row.client.value : row.secret.value;
   entry.group = static_cast<std::uint32_t>(row.group.value);
@@ -26,30 +39,37 @@ void ChangeLog::Append(const store::ChangeRow& row) {
   if (row.kind == ChangeKind::kSecretGone || row.kind == ChangeKind::kRevoke) {
     entry.name = std::make_unique<const std::string>(row.name);
   }
-  entries_.push_back(std::move(entry));
-  if (entries_.size() <= max_entries_) return;
-  complete_since_ = entries_.front().generation;
-  entries_.pop_front();
-  ++trimmed_;
+  if (view_.end_ - view_.first_ <= max_entries_) return;
+  view_.complete_since_ = view_.at(view_.first_).generation;
+  if (++view_.first_ % LogView::kChunk != 0) return;
+  LogView::Chunks chunks(view_.chunks_->begin() + 1, view_.chunks_->end());
+  view_.chunks_ = std::make_shared<const LogView::Chunks>(std::move(chunks));
 }
 
 void ChangeLog::AssumeTrimmed() {
-  if (entries_.size() < max_entries_ || trimmed_ > 0) return;
-  complete_since_ = entries_.front().generation;
+  if (view_.end_ < max_entries_ || view_.first_ > 0) return;
+  view_.complete_since_ = view_.at(0).generation;
 }
 
-std::uint64_t ChangeLog::After(Generation generation) const {
-  const auto at = std::upper_bound(
-      entries_.begin(), entries_.end(), generation,
-      [](Generation wanted, const Entry& entry) { return wanted < entry.generation; });
-  return trimmed_ + static_cast<std::uint64_t>(at - entries_.begin());
+std::uint64_t LogView::After(Generation generation) const {
+  std::uint64_t low = first_;
+  std::uint64_t high = end_;
+  while (low < high) {
+    const std::uint64_t middle = low + (high - low) / 2;
+    if (generation < at(middle).generation) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
 }
 
-ServedVersions::ServedVersions(const ChangeLog& log, const catalog::Secret& secret)
+ServedVersions::ServedVersions(const LogView& log, const catalog::Secret& secret)
     : secret_(secret), complete_since_(log.complete_since()) {
   using store::ChangeKind;
   for (std::uint64_t i = log.first(); i < log.end(); ++i) {
-    const ChangeLog::Entry& entry = log.at(i);
+    const LogEntry& entry = log.at(i);
     if (entry.kind == ChangeKind::kMembership) {
       joined_[entry.client()] = entry.generation;
     } else if (entry.secret() != secret.id()) {

@@ -1,5 +1,6 @@
 #include "server/feed/feed.h"
 
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <condition_variable>
@@ -73,7 +74,7 @@ class World : public store::CommitObserver {
     editor_.SetGeneration(newest);
     catalog::RootRef root = editor_.Snapshot();
     catalog_.Publish(root);
-    if (feed_ != nullptr) feed_->Publish(root, newest, changes);
+    if (feed_ != nullptr && !detached_) feed_->Publish(root, newest, changes);
   }
   void BatchFailed(const Error&) override {}
 
@@ -185,6 +186,8 @@ class World : public store::CommitObserver {
     return *asked.answer;
   }
   Feed& feed() { return *feed_; }
+  // From here on the test publishes, and commits of the store (acknowledgements) do not.
+  void Detach() { detached_ = true; }
   catalog::RootRef root() const { return catalog_.Current(); }
   const catalog::Secret& secret(int id) const { return *root()->FindSecret(SecretId{id}); }
   StoreFixture& store() { return store_; }
@@ -206,6 +209,7 @@ class World : public store::CommitObserver {
   catalog::RootRef before_;
   StoreFixture store_;
   std::unique_ptr<Feed> feed_;
+  std::atomic<bool> detached_ = false;
 };
 
 // Two clients in two groups: client 1 in group 1, client 2 in group 2; secret "one" granted to 1,
@@ -357,6 +361,23 @@ TEST_CASE("A client behind the retained log takes a full listing", "[feed]") {
   Must(
       Must(world.store()->Read()).ForEachChange([&kept](ChangeRow&&) { return ++kept, Status(); }));
   CHECK(kept == limits::kFeedLogEntries);
+}
+
+TEST_CASE("A waiter whose news left the log before it was woken lists anew", "[feed]") {
+  World world;
+  const Generation start = Populate(world);
+  Mailbox mailbox;
+  Must(world.feed().Ask({ClientId{1}, start, {}, kLong}, mailbox.For(1)));
+  // One batch with more than the log holds: what concerns client 1 is its first entry.
+  world.Do([](store::Savepoint& s, Editor&) -> Status {
+    RETURN_IF_ERROR(s.AppendChange({{}, ChangeKind::kSecret, SecretId{1}, {}, {}, "one", {}, {}}));
+    for (std::size_t i = 0; i < limits::kFeedLogEntries; ++i) {
+      RETURN_IF_ERROR(
+          s.AppendChange({{}, ChangeKind::kSecret, SecretId{2}, {}, {}, "two", {}, {}}));
+    }
+    return {};
+  });
+  CHECK(mailbox.Take(1).reset);
 }
 
 TEST_CASE("A waiter is answered by the first change that concerns it", "[feed]") {
@@ -634,95 +655,194 @@ TEST_CASE("Acknowledgements are written while the feed runs", "[feed]") {
   CHECK(world.store()->generation() == start);
 }
 
-// A client that applies answers, as the mount does, must end with exactly what it can read.
-TEST_CASE("Following the feed leads to the full listing, whatever happens", "[feed][property]") {
-  std::mt19937_64 random(Catch::rngSeed());
-  World world;
-  constexpr int kClients = 4;
-  constexpr int kGroups = 4;
-  constexpr int kSecrets = 6;
-  for (int i = 1; i <= kClients; ++i) world.AddClient(i);
-  for (int i = 1; i <= kGroups; ++i) world.AddGroup(i);
-  int next_secret = 1;
-  std::set<int> live;
-  struct Follower {
-    Generation at;
-    std::map<std::string, std::uint64_t> has;
-  };
-  std::map<int, Follower> followers;
-  std::set<std::pair<int, int>> members;
-  std::set<std::pair<int, int>> granted;
-  const auto listing = [&](int client) {
-    std::map<std::string, std::uint64_t> out;
-    for (const auto* secret : world.root()->SecretsOf(ClientId{client})) {
-      out.emplace(secret->name(), secret->version().value);
-    }
-    return out;
-  };
-  const auto free_name = [&] {
-    for (;;) {
-      std::string name = "n" + std::to_string(random() % 9);
-      if (world.root()->FindSecret(name) == nullptr) return name;
-    }
-  };
-  const auto pick = [&](int n) {
-    return static_cast<int>(random() % static_cast<unsigned>(n)) + 1;
-  };
-  const auto pick_live = [&] {
-    return *std::next(live.begin(), static_cast<std::ptrdiff_t>(random() % live.size()));
-  };
-  for (int step = 0; step < 400; ++step) {
-    const int action = pick(10);
-    if (live.empty() || (action == 1 && live.size() < kSecrets)) {
-      world.AddSecret(next_secret, free_name());
-      live.insert(next_secret++);
+// Changes drawn by lot: secrets come, go, are rotated and renamed, members and grants change.
+class Chance {
+ public:
+  static constexpr int kClients = 4;
+  static constexpr int kGroups = 4;
+  static constexpr int kSecrets = 6;
+
+  explicit Chance(World* world) : world_(*world), random_(Catch::rngSeed()) {
+    for (int i = 1; i <= kClients; ++i) world_.AddClient(i);
+    for (int i = 1; i <= kGroups; ++i) world_.AddGroup(i);
+  }
+  int Pick(int n) { return static_cast<int>(random_() % static_cast<unsigned>(n)) + 1; }
+
+  void Step() {
+    const int action = Pick(10);
+    if (live_.empty() || (action == 1 && live_.size() < kSecrets)) {
+      world_.AddSecret(next_secret_, FreeName());
+      live_.insert(next_secret_++);
     } else if (action <= 3) {
-      world.Rotate(pick_live());
+      world_.Rotate(PickLive());
     } else if (action == 4) {
-      world.Move(pick_live(), free_name());
+      world_.Move(PickLive(), FreeName());
     } else if (action == 5) {
-      const int gone = pick_live();
-      world.Move(gone, "");
-      live.erase(gone);
-      std::erase_if(granted, [gone](const auto& g) { return g.second == gone; });
+      const int gone = PickLive();
+      world_.Move(gone, "");
+      live_.erase(gone);
+      std::erase_if(granted_, [gone](const auto& g) { return g.second == gone; });
     } else if (action == 6) {
-      const std::pair pair(pick(kClients), pick(kGroups));
-      const bool leave = members.contains(pair);
-      world.Join(pair.first, pair.second, leave);
-      if (leave)
-        members.erase(pair);
-      else
-        members.insert(pair);
+      const std::pair pair(Pick(kClients), Pick(kGroups));
+      world_.Join(pair.first, pair.second, Toggle(&members_, pair));
     } else {
-      const std::pair pair(pick(kGroups), pick_live());
-      const bool revoke = granted.contains(pair);
-      world.Grant(pair.first, pair.second, revoke);
-      if (revoke)
-        granted.erase(pair);
-      else
-        granted.insert(pair);
-    }
-    for (int client = 1; client <= kClients; ++client) {
-      if (random() % 3 != 0) continue;  // some lag behind
-      Follower& follower = followers[client];
-      const std::set<std::string> knew = [&] {
-        std::set<std::string> names;
-        for (const auto& [name, version] : follower.has) names.insert(name);
-        return names;
-      }();
-      const Answer answer = world.Now(client, follower.at);
-      if (answer.reset) {
-        follower.has = listing(client);
-      } else {
-        for (const std::string& name : answer.gone) follower.has.erase(name);
-        for (const Changed& changed : answer.changed) {
-          follower.has[changed.name] = changed.version.value;
-        }
-      }
-      follower.at = answer.generation;
-      if (follower.has != listing(client)) FAIL("client " << client << " differs at step " << step);
+      const std::pair pair(Pick(kGroups), PickLive());
+      world_.Grant(pair.first, pair.second, Toggle(&granted_, pair));
     }
   }
+
+ private:
+  using Pairs = std::set<std::pair<int, int>>;
+  // Whether it was there: then it no longer is.
+  static bool Toggle(Pairs* pairs, const std::pair<int, int>& pair) {
+    if (pairs->erase(pair) > 0) return true;
+    pairs->insert(pair);
+    return false;
+  }
+  std::string FreeName() {
+    for (;;) {
+      std::string name = "n" + std::to_string(random_() % 9);
+      if (world_.root()->FindSecret(name) == nullptr) return name;
+    }
+  }
+  int PickLive() {
+    return *std::next(live_.begin(), static_cast<std::ptrdiff_t>(random_() % live_.size()));
+  }
+
+  World& world_;
+  std::mt19937_64 random_;
+  int next_secret_ = 1;
+  std::set<int> live_;
+  Pairs members_;
+  Pairs granted_;
+};
+
+using Listing = std::map<std::string, std::uint64_t>;
+
+Listing ListingOf(const World& world, int client) {
+  Listing out;
+  const catalog::RootRef root = world.root();
+  for (const auto* secret : root->SecretsOf(ClientId{client})) {
+    out.emplace(secret->name(), secret->version().value);
+  }
+  return out;
+}
+
+// Applies answers as the mount does.
+struct Follower {
+  Generation at;
+  Listing has;
+
+  void Apply(const World& world, int client, const Answer& answer) {
+    if (answer.reset) {
+      has = ListingOf(world, client);
+    } else {
+      for (const std::string& name : answer.gone) has.erase(name);
+      for (const Changed& changed : answer.changed) has[changed.name] = changed.version.value;
+    }
+    at = answer.generation;
+  }
+};
+
+TEST_CASE("Following the feed leads to the full listing, whatever happens", "[feed][property]") {
+  World world;
+  Chance chance(&world);
+  std::map<int, Follower> followers;
+  for (int step = 0; step < 400; ++step) {
+    chance.Step();
+    for (int client = 1; client <= Chance::kClients; ++client) {
+      if (chance.Pick(3) != 1) continue;  // some lag behind
+      Follower& follower = followers[client];
+      follower.Apply(world, client, world.Now(client, follower.at));
+      if (follower.has != ListingOf(world, client)) {
+        FAIL("client " << client << " differs at step " << step);
+      }
+    }
+  }
+}
+
+// An answer says "everything up to this generation": a wake-up that is missed is never made up for.
+TEST_CASE("Waiting on the feed while it changes leads to the full listing", "[feed][property]") {
+  World world;
+  Chance chance(&world);
+  std::array<Follower, Chance::kClients> followers;
+  std::atomic<int> waited = 0;
+  // Each round ends with a look: what was missed must not hide behind a later reset.
+  for (int round = 0; round < 30; ++round) {
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> threads;
+    for (int client = 1; client <= Chance::kClients; ++client) {
+      threads.emplace_back([&, client] {
+        Follower& follower = followers[static_cast<std::size_t>(client - 1)];
+        Mailbox mailbox;
+        // Some waits end with news and some without.
+        const std::chrono::milliseconds wait(client % 2 == 0 ? 1 : 30);
+        while (!stop) {
+          const Asked asked =
+              Must(world.feed().Ask({ClientId{client}, follower.at, {}, wait}, mailbox.For(client)));
+          if (!asked.answer) ++waited;
+          follower.Apply(world, client, asked.answer ? *asked.answer : mailbox.Take(client));
+        }
+      });
+    }
+    for (int step = 0; step < 40; ++step) chance.Step();
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+    for (int client = 1; client <= Chance::kClients; ++client) {
+      Follower& follower = followers[static_cast<std::size_t>(client - 1)];
+      follower.Apply(world, client, world.Now(client, follower.at));
+      if (follower.has != ListingOf(world, client)) {
+        FAIL("client " << client << " differs after round " << round);
+      }
+    }
+  }
+  CHECK(waited > 0);
+}
+
+// Published without a store, so that changes fall into every gap between looking and waiting. Each of
+// them concerns the client: an answer without news must not claim to have seen any.
+TEST_CASE("No change is skipped between the look and the wait", "[feed][property]") {
+  World world;
+  const Generation start = Populate(world);
+  world.Detach();
+  constexpr std::uint64_t kChanges = 20'000;
+  const int how_many = GENERATE(1, 3);  // one alone leaves no other waiter behind
+  std::atomic<bool> stop = false;
+  std::atomic<int> skipped = 0;
+  std::atomic<int> needless = 0;
+  std::vector<std::thread> askers;
+  for (int t = 0; t < how_many; ++t) {
+    askers.emplace_back([&] {
+      Generation since = start;
+      Mailbox mailbox;
+      while (!stop) {
+        const Asked asked = Must(world.feed().Ask(
+            {ClientId{1}, since, {}, std::chrono::milliseconds(1)}, mailbox.For(1)));
+        const Answer answer = asked.answer ? *asked.answer : mailbox.Take(1);
+        if (answer.empty() && answer.generation != since) ++skipped;
+        if (answer.reset) ++needless;
+        since = answer.generation;
+      }
+    });
+  }
+  std::mt19937_64 random(Catch::rngSeed());
+  for (std::uint64_t i = 1; i <= kChanges; ++i) {
+    const Generation next{start.value + i};
+    const ChangeRow row{next, ChangeKind::kSecret, SecretId{3}, {}, {}, "both", {}, {}};
+    world.feed().Publish(world.root(), next, std::span(&row, 1));
+    // Now a moment, now as long as a wait, so that some end as a change comes.
+    if (i % 16 == 0) {
+      std::this_thread::sleep_for(std::chrono::microseconds(900 + random() % 200));
+    } else {
+      const auto until =
+          std::chrono::steady_clock::now() + std::chrono::nanoseconds(random() % 4'000);
+      while (std::chrono::steady_clock::now() < until) continue;
+    }
+  }
+  stop = true;
+  for (std::thread& asker : askers) asker.join();
+  CHECK(skipped == 0);
+  CHECK(needless == 0);
 }
 
 TEST_CASE("Asking, waiting and writing at once loses no wake-up", "[feed]") {
