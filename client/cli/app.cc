@@ -47,6 +47,14 @@ std::vector<std::string> SpellOutWait(std::vector<std::string> words) {
   return words;
 }
 
+// `latchkey help secret rotate` is `latchkey secret rotate --help`.
+std::vector<std::string> SpellOutHelp(std::vector<std::string> words) {
+  if (words.empty() || words.front() != "help") return words;
+  words.erase(words.begin());
+  words.push_back("--help");
+  return words;
+}
+
 int UsageError(Terminal& terminal, bool json, const std::string& message,
                const std::vector<std::string>& meant, const std::string& where) {
   if (json) {
@@ -103,6 +111,16 @@ int Execute(const Invocation& invocation, const ConnectionOptions& environment,
   return code;
 }
 
+// The help of a command lists its own options only.
+void NameGlobalOptions(CLI::App* command) {
+  for (CLI::App* sub : command->get_subcommands([](CLI::App*) { return true; })) {
+    const std::string own = sub->get_footer();
+    sub->footer(own + (own.empty() ? "" : "\n") +
+                "Also taken: --json, --addr, --ca, --cert, --key; see `latchkey --help`.");
+    NameGlobalOptions(sub);
+  }
+}
+
 }  // namespace
 
 void AddDryRun(CLI::App* command, Invocation* invocation) {
@@ -147,6 +165,7 @@ void BuildCommands(CLI::App& root, Invocation* invocation) {
   AddStatus(root, invocation);
   AddGet(root, invocation);
   AddCompletion(root, invocation);
+  NameGlobalOptions(&root);
 }
 
 std::vector<std::string> CommandNames(const CLI::App& command) {
@@ -184,8 +203,9 @@ Position Walk(const CLI::App& root, const std::vector<std::string>& words) {
   return position;
 }
 
-int RunProgram(const std::vector<std::string>& words, const ConnectionOptions& environment,
+int RunProgram(const std::vector<std::string>& typed, const ConnectionOptions& environment,
                Terminal& terminal) {
+  const std::vector<std::string> words = SpellOutHelp(typed);
   CLI::App root;
   Invocation invocation;
   BuildCommands(root, &invocation);

@@ -239,6 +239,16 @@ TEST_CASE("What is missing of the connection is named with the way to give it", 
   CHECK(Has(ran.err, wanted));
 }
 
+TEST_CASE("help before a command is --help behind it", "[cli]") {
+  CHECK(Run({"help"}).out == Run({"--help"}).out);
+  const auto rotate = Run({"help", "secret", "rotate"});
+  CHECK(rotate.code == 0);
+  CHECK(rotate.out == Run({"secret", "rotate", "--help"}).out);
+  CHECK(Has(rotate.out, "--generate SPEC"));
+  CHECK(Has(rotate.out, "Also taken: --json, --addr,"));
+  CHECK(Run({"help", "secrets"}).code == 2);
+}
+
 TEST_CASE("A flag wins over the environment", "[cli]") {
   const auto ran = Run({"--ca", "/from/flag", "secret", "list"}, {.address = "127.0.0.1:1",
                                                                   .ca_file = "/from/environment",
