@@ -22,8 +22,12 @@ int HexDigit(char c) {
 
 }  // namespace
 
-std::string HexLower(Bytes bytes) { return Hex(bytes, "0123456789abcdef"); }
-std::string HexUpper(Bytes bytes) { return Hex(bytes, "0123456789ABCDEF"); }
+std::string HexLower(Bytes bytes) {
+  return Hex(bytes, "0123456789abcdef");
+}
+std::string HexUpper(Bytes bytes) {
+  return Hex(bytes, "0123456789ABCDEF");
+}
 
 bool ParseHex(std::string_view text, ByteVector* out) {
   if (text.size() % 2 != 0) return false;
@@ -39,11 +43,13 @@ bool ParseHex(std::string_view text, ByteVector* out) {
 }
 
 void PutU32(ByteVector* out, std::uint32_t value) {
-  for (int shift = 24; shift >= 0; shift -= 8) out->push_back(static_cast<std::uint8_t>(value >> shift));
+  for (int shift = 24; shift >= 0; shift -= 8)
+    out->push_back(static_cast<std::uint8_t>(value >> shift));
 }
 
 void PutU64(ByteVector* out, std::uint64_t value) {
-  for (int shift = 56; shift >= 0; shift -= 8) out->push_back(static_cast<std::uint8_t>(value >> shift));
+  for (int shift = 56; shift >= 0; shift -= 8)
+    out->push_back(static_cast<std::uint8_t>(value >> shift));
 }
 
 std::uint32_t GetU32(const std::uint8_t* at) {

@@ -5,8 +5,8 @@ namespace latchkey {
 [[noreturn]] void InvariantFailed(const char* condition, const char* file, int line) noexcept;
 }  // namespace latchkey
 
-#define INVARIANT(condition)                                               \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]]                                         \
-      ::latchkey::InvariantFailed(#condition, __FILE__, __LINE__);         \
+#define INVARIANT(condition)                                       \
+  do {                                                             \
+    if (!(condition)) [[unlikely]]                                 \
+      ::latchkey::InvariantFailed(#condition, __FILE__, __LINE__); \
   } while (false)

@@ -44,8 +44,8 @@ std::string LogTimestamp(WallTime time) {
   const std::tm parts = UtcOf(seconds);
   char text[64];
   std::size_t length = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-  length += static_cast<std::size_t>(
-      std::snprintf(text + length, sizeof text - length, ".%06dZ", static_cast<int>(micros.count())));
+  length += static_cast<std::size_t>(std::snprintf(text + length, sizeof text - length, ".%06dZ",
+                                                   static_cast<int>(micros.count())));
   return {text, length};
 }
 

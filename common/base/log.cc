@@ -18,10 +18,14 @@ std::atomic<LogFormat> format_now{LogFormat::kText};
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kError: return "error";
-    case LogLevel::kWarn: return "warn";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kDebug: return "debug";
+    case LogLevel::kError:
+      return "error";
+    case LogLevel::kWarn:
+      return "warn";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kDebug:
+      return "debug";
   }
   return "error";
 }
@@ -35,7 +39,8 @@ bool NeedsQuotes(std::string_view text) {
   if (text.empty()) return true;
   for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '_' || c == '-' || c == '.' || c == ':' || c == '/' || c == '@' || c == '+';
+                       c == '_' || c == '-' || c == '.' || c == ':' || c == '/' || c == '@' ||
+                       c == '+';
     if (!plain) return true;
   }
   return false;
@@ -66,12 +71,19 @@ void AppendField(std::string* out, LogFormat format, const LogField& field) {
 
 }  // namespace
 
-void SetLogLevel(LogLevel level) { level_now.store(level, std::memory_order_relaxed); }
-void SetLogFormat(LogFormat format) { format_now.store(format, std::memory_order_relaxed); }
-LogLevel GetLogLevel() { return level_now.load(std::memory_order_relaxed); }
+void SetLogLevel(LogLevel level) {
+  level_now.store(level, std::memory_order_relaxed);
+}
+void SetLogFormat(LogFormat format) {
+  format_now.store(format, std::memory_order_relaxed);
+}
+LogLevel GetLogLevel() {
+  return level_now.load(std::memory_order_relaxed);
+}
 
 bool ParseLogLevel(std::string_view text, LogLevel* level) {
-  for (const LogLevel known : {LogLevel::kError, LogLevel::kWarn, LogLevel::kInfo, LogLevel::kDebug}) {
+  for (const LogLevel known :
+       {LogLevel::kError, LogLevel::kWarn, LogLevel::kInfo, LogLevel::kDebug}) {
     if (text == LevelName(known)) {
       *level = known;
       return true;
@@ -112,7 +124,10 @@ std::string EncodeLogLine(LogFormat format, std::string_view timestamp, LogLevel
   std::string line;
   line.reserve(256);
   if (format == LogFormat::kJson) {
-    line.append("{\"time\":\"").append(timestamp).append("\",\"level\":\"").append(LevelName(level));
+    line.append("{\"time\":\"")
+        .append(timestamp)
+        .append("\",\"level\":\"")
+        .append(LevelName(level));
     line.append("\",\"message\":\"");
     AppendJsonEscaped(&line, message, kMaxValueBytes);
     line.push_back('"');

@@ -19,8 +19,8 @@ class LogField {
   LogField(std::string_view key, const char* value) : key_(key), text_(value) {}
   LogField(std::string_view key, const std::string& value) : key_(key), text_(value) {}
   template <class T>
-    requires std::is_integral_v<T>
-  LogField(std::string_view key, T value) : key_(key), text_(std::to_string(value)), number_(true) {}
+  requires std::is_integral_v<T> LogField(std::string_view key, T value)
+      : key_(key), text_(std::to_string(value)), number_(true) {}
 
   std::string_view key() const { return key_; }
   const std::string& text() const { return text_; }

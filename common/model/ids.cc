@@ -9,10 +9,12 @@ namespace {
 Status CheckName(std::string_view text) {
   if (text.empty()) return Error{Errc::kInvalidArgument, "name may not be empty"};
   if (text.size() > limits::kMaxNameBytes)
-    return Error{Errc::kInvalidArgument, "name is longer than " + std::to_string(limits::kMaxNameBytes) + " bytes"};
+    return Error{Errc::kInvalidArgument,
+                 "name is longer than " + std::to_string(limits::kMaxNameBytes) + " bytes"};
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) return Error{Errc::kInvalidArgument, "name holds a control byte"};
+    if (byte < 0x20 || byte == 0x7f)
+      return Error{Errc::kInvalidArgument, "name holds a control byte"};
   }
   if (!IsValidUtf8(text)) return Error{Errc::kInvalidArgument, "name is not valid UTF-8"};
   return {};
@@ -43,8 +45,9 @@ Status CheckNewSecretName(const SecretName& name) {
   if (name.text().front() == '.')
     return Error{Errc::kInvalidArgument, "secret name may not start with a dot"};
   if (Utf16Units(name.text()) > limits::kMaxSecretNameChars)
-    return Error{Errc::kInvalidArgument,
-                 "secret name is longer than " + std::to_string(limits::kMaxSecretNameChars) + " characters"};
+    return Error{Errc::kInvalidArgument, "secret name is longer than " +
+                                             std::to_string(limits::kMaxSecretNameChars) +
+                                             " characters"};
   return {};
 }
 

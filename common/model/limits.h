@@ -8,8 +8,9 @@
 namespace latchkey::limits {
 
 // Names and metadata.
-inline constexpr std::size_t kMaxSecretNameChars = 195;  // UTF-16 units, as Keywhiz counted (API spec 6.1)
-inline constexpr std::size_t kMaxNameBytes = 255;        // clients, groups, any looked-up name
+inline constexpr std::size_t kMaxSecretNameChars =
+    195;  // UTF-16 units, as Keywhiz counted (API spec 6.1)
+inline constexpr std::size_t kMaxNameBytes = 255;  // clients, groups, any looked-up name
 inline constexpr std::size_t kMaxDescriptionChars = 255;
 inline constexpr std::size_t kMaxTypeChars = 20;
 inline constexpr std::size_t kMaxSpiffeIdBytes = 2048;
@@ -48,15 +49,18 @@ inline constexpr std::size_t kMaxHandshakesPerAddress = 64;
 inline constexpr std::size_t kMaxConnections = 16'384;
 inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
-inline constexpr std::size_t kMaxBatchReplies = 64;        // replies held back for one audit commit
+inline constexpr std::size_t kMaxBatchReplies = 64;  // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
 // A reader takes this much, or all that is left, within each kReplyStallTimeout: 8 KiB/s.
 inline constexpr std::size_t kMinReplyProgressBytes = 256 * 1024;
 // Answers that the readers of one identity have not taken: beyond it the next request gets 503.
 inline constexpr std::size_t kMaxWaitingReplyBytesPerIdentity = 64 * 1024 * 1024;
-inline constexpr std::size_t kReplySlabBytes = 256 * 1024;  // locked memory of one worker for the replies of a batch
-inline constexpr std::size_t kMaxBatchBytes = 1024 * 1024;  // replies held back beyond this are committed at once
-inline constexpr std::chrono::milliseconds kLingerTimeout{1000};  // swallowing input after a refusal
+inline constexpr std::size_t kReplySlabBytes =
+    256 * 1024;  // locked memory of one worker for the replies of a batch
+inline constexpr std::size_t kMaxBatchBytes =
+    1024 * 1024;  // replies held back beyond this are committed at once
+inline constexpr std::chrono::milliseconds kLingerTimeout{
+    1000};  // swallowing input after a refusal
 inline constexpr std::chrono::seconds kDrainTimeout{10};
 // The metrics and health listener.
 inline constexpr std::size_t kMaxPlainConnections = 32;
@@ -66,9 +70,12 @@ inline constexpr std::chrono::seconds kPlainDeadline{5};
 inline constexpr int kMaxChainDepth = 3;
 inline constexpr int kMinRsaBits = 2048;
 inline constexpr std::chrono::seconds kVerifiedChainCache{60};
-inline constexpr std::size_t kMaxVerifiedChains = 8192;          // remembered verdicts; the map is emptied beyond
-inline constexpr std::size_t kMaxPeerChainBytes = 32 * 1024;     // certificates a peer may send in one handshake
-inline constexpr std::size_t kMaxTrustFileBytes = 32 * 1024 * 1024;  // a PEM file of certificates, keys or CRLs
+inline constexpr std::size_t kMaxVerifiedChains =
+    8192;  // remembered verdicts; the map is emptied beyond
+inline constexpr std::size_t kMaxPeerChainBytes =
+    32 * 1024;  // certificates a peer may send in one handshake
+inline constexpr std::size_t kMaxTrustFileBytes =
+    32 * 1024 * 1024;  // a PEM file of certificates, keys or CRLs
 
 // JSON (rule H2).
 inline constexpr std::size_t kMaxJsonDepth = 16;
@@ -85,25 +92,29 @@ inline constexpr std::chrono::seconds kServingFlushInterval{1};
 // Store and catalog.
 inline constexpr std::int64_t kMaxGroupId = 0xffff'ffff;  // the catalog keeps group ids in 32 bits
 inline constexpr int kMaxRowBytes = 32 * 1024 * 1024;     // of one value or row of the store
-inline constexpr std::size_t kMaxIdleReaders = 8;         // read connections kept open for the next reader
-inline constexpr std::size_t kCheckpointPages = 1000;     // pages of write-ahead log that start a checkpoint
+inline constexpr std::size_t kMaxIdleReaders = 8;  // read connections kept open for the next reader
+inline constexpr std::size_t kCheckpointPages =
+    1000;  // pages of write-ahead log that start a checkpoint
 
 // Caches and memory.
 inline constexpr std::size_t kSealedCacheBytes = 16 * 1024 * 1024;
-inline constexpr std::size_t kArenaBytes = 16 * 1024 * 1024;  // locked memory of the server for keys and replies
-inline constexpr std::size_t kDekCacheEntries = 4096;           // unwrapped DEKs kept in locked memory
-inline constexpr std::size_t kMaxKekFileBytes = 128;             // the longest valid one has 79
+inline constexpr std::size_t kArenaBytes =
+    16 * 1024 * 1024;  // locked memory of the server for keys and replies
+inline constexpr std::size_t kDekCacheEntries = 4096;  // unwrapped DEKs kept in locked memory
+inline constexpr std::size_t kMaxKekFileBytes = 128;   // the longest valid one has 79
 
 // Audit (rules A1-A3).
 inline constexpr std::size_t kSpoolBytes = 128 * 1024 * 1024;
 inline constexpr std::size_t kSpoolSegmentBytes = 16 * 1024 * 1024;
-inline constexpr std::uint64_t kAuditDiskLowBytes = 1024ULL * 1024 * 1024;  // less left: the log says so
+inline constexpr std::uint64_t kAuditDiskLowBytes =
+    1024ULL * 1024 * 1024;  // less left: the log says so
 inline constexpr std::chrono::seconds kAuditSyncInterval{1};
 inline constexpr std::chrono::seconds kHeadLogInterval{60};
 // Refusals of callers without an identity: per source and window so many records of their own, then a count.
 inline constexpr std::chrono::seconds kRefusalWindow{60};
 inline constexpr std::uint32_t kRefusalsWrittenSingly = 4;
-inline constexpr std::size_t kMaxRefusalSources = 256;  // with, and as many without a certified name
+inline constexpr std::size_t kMaxRefusalSources =
+    256;  // with, and as many without a certified name
 
 // Version pruning (API spec 5.5).
 inline constexpr std::chrono::hours kPruneAge{15 * 24};
@@ -121,15 +132,20 @@ inline constexpr std::size_t kMaxPinnedBytes = 16 * 1024 * 1024;
 inline constexpr std::chrono::seconds kSizeGrace{2};
 inline constexpr std::chrono::seconds kDefaultRevokeGrace{60};
 inline constexpr std::size_t kReadRingRecords = 65'536;
-inline constexpr std::size_t kMountArenaBytes = 12 * 1024 * 1024;  // locked memory of the worker for contents on their way
-inline constexpr std::size_t kReadLogBytes = 8 * 1024 * 1024;  // each of the two files of read records
-inline constexpr std::size_t kMaxHandlerThreads = 4;        // request slots; a default worker uses two
-inline constexpr std::size_t kMaxMountNodes = 16'384;       // names a keeper may see in its life; ids are never reused
-inline constexpr std::size_t kMaxVersionRecords = 16'384;   // current, staged and pinned versions together
+inline constexpr std::size_t kMountArenaBytes =
+    12 * 1024 * 1024;  // locked memory of the worker for contents on their way
+inline constexpr std::size_t kReadLogBytes =
+    8 * 1024 * 1024;                                  // each of the two files of read records
+inline constexpr std::size_t kMaxHandlerThreads = 4;  // request slots; a default worker uses two
+inline constexpr std::size_t kMaxMountNodes =
+    16'384;  // names a keeper may see in its life; ids are never reused
+inline constexpr std::size_t kMaxVersionRecords =
+    16'384;  // current, staged and pinned versions together
 inline constexpr std::size_t kRequestSlotBytes = 16 * 1024;
 inline constexpr std::size_t kMaxControlFileBytes = 4 * 1024 * 1024;
 // Room for the current versions, a whole staged batch and the pinned ones, plus what the allocator rounds up.
-inline constexpr std::size_t kContentAreaBytes = 2 * kMaxSnapshotBytes + kMaxPinnedBytes + 4 * 1024 * 1024;
+inline constexpr std::size_t kContentAreaBytes =
+    2 * kMaxSnapshotBytes + kMaxPinnedBytes + 4 * 1024 * 1024;
 inline constexpr std::chrono::seconds kWorkerStuckAfter{2};
 inline constexpr std::chrono::seconds kWakerStuckAfter{2};
 inline constexpr std::size_t kMaxCrashesInWindow = 5;

@@ -36,7 +36,8 @@ Status CheckEntry(const std::string& key, const std::string& value) {
   if (key == "mode" && !IsOctalMode(value))
     return Error{Errc::kInvalidArgument, "metadata mode must be octal digits up to 0777"};
   if (key == "filename" && !IsMountableName(value))
-    return Error{Errc::kInvalidArgument, "metadata filename must match [A-Za-z0-9_.:-]{1,195} without leading dot"};
+    return Error{Errc::kInvalidArgument,
+                 "metadata filename must match [A-Za-z0-9_.:-]{1,195} without leading dot"};
   return {};
 }
 
@@ -50,8 +51,9 @@ const std::string* FindMetadata(const Metadata& metadata, std::string_view key) 
 
 Status CheckMetadata(const Metadata& metadata) {
   if (metadata.size() > limits::kMaxMetadataEntries)
-    return Error{Errc::kInvalidArgument,
-                 "metadata has more than " + std::to_string(limits::kMaxMetadataEntries) + " entries"};
+    return Error{
+        Errc::kInvalidArgument,
+        "metadata has more than " + std::to_string(limits::kMaxMetadataEntries) + " entries"};
   std::size_t bytes = 2;
   for (const auto& [key, value] : metadata) {
     bytes += key.size() + value.size() + 6;
@@ -64,10 +66,11 @@ Status CheckMetadata(const Metadata& metadata) {
 }
 
 bool IsMountableName(std::string_view name) {
-  if (name.empty() || name.size() > limits::kMaxSecretNameChars || name.front() == '.') return false;
+  if (name.empty() || name.size() > limits::kMaxSecretNameChars || name.front() == '.')
+    return false;
   for (const char c : name) {
-    const bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                         c == '.' || c == ':' || c == '-';
+    const bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                         (c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' || c == '-';
     if (!allowed) return false;
   }
   return true;

@@ -16,14 +16,19 @@ class Principal {
   ClientId client() const { return client_; }
   const std::string& name() const { return name_; }
   bool automation() const { return automation_; }  // may use /automation/*
-  bool content() const { return content_; }        // an automation client needs it to read contents anywhere (rule I5)
+  bool content() const {
+    return content_;
+  }  // an automation client needs it to read contents anywhere (rule I5)
   const std::string& address() const { return address_; }
 
  private:
   friend class identity::Authenticator;
   friend struct PrincipalForTest;  // defined in tests/support only
   Principal(ClientId client, std::string name, bool automation, bool content, std::string address)
-      : client_(client), name_(std::move(name)), automation_(automation), content_(content),
+      : client_(client),
+        name_(std::move(name)),
+        automation_(automation),
+        content_(content),
         address_(std::move(address)) {}
 
   ClientId client_;

@@ -148,7 +148,8 @@ Result<int> KeeperPid(const std::string& private_dir) {
   std::array<char, 32> text{};
   const ssize_t size = ::read(fd.get(), text.data(), text.size());
   int pid = 0;
-  if (size <= 0 || std::from_chars(text.data(), text.data() + size, pid).ec != std::errc()) return none;
+  if (size <= 0 || std::from_chars(text.data(), text.data() + size, pid).ec != std::errc())
+    return none;
   return pid > 1 ? Result<int>(pid) : Result<int>(none);
 }
 

@@ -50,7 +50,7 @@ struct ReadRecord {
   std::uint32_t node;
   std::uint32_t uid;
   std::uint32_t gid;
-  std::uint32_t pid;  // 0: the caller's pid has no value in the worker's pid namespace
+  std::uint32_t pid;          // 0: the caller's pid has no value in the worker's pid namespace
   std::array<char, 16> comm;  // NUL-padded; all NUL: not known
 };
 

@@ -206,9 +206,14 @@ bool ReadWriter::Append(std::uint32_t node, std::uint64_t version, std::uint64_t
     return false;
   }
   const auto now = SystemClock().Now().time_since_epoch().count();
-  ring_->records[head % kRecordsPerSlot] = ReadRecord{
-      static_cast<std::uint64_t>(now), version, request, node, reader.uid, reader.gid, reader.pid,
-      reader.comm};
+  ring_->records[head % kRecordsPerSlot] = ReadRecord{static_cast<std::uint64_t>(now),
+                                                      version,
+                                                      request,
+                                                      node,
+                                                      reader.uid,
+                                                      reader.gid,
+                                                      reader.pid,
+                                                      reader.comm};
   ring_->head.store(head + 1, std::memory_order_release);
   return true;
 }

@@ -20,7 +20,7 @@ std::uint64_t MonotonicNs();
 // One node as one snapshot shows it. Immutable.
 struct NodeView {
   NodeIndex node = 0;
-  std::uint32_t record = kNoRecord;  // what a new open gets; kNoRecord: ENOENT
+  std::uint32_t record = kNoRecord;      // what a new open gets; kNoRecord: ENOENT
   std::uint64_t changed_generation = 0;  // mount generation of the last change
   std::uint64_t changed_ns = 0;
   std::uint64_t narrowed_ns = 0;

@@ -332,8 +332,8 @@ void GetChanges(Exchange& exchange) {
   if (!read) return exchange.Fail(read.error());
   feed::Feed* const feed = exchange.services().feed;
   const auto waiting = std::make_shared<Waiting>();
-  const auto asked = feed->Ask(
-      question, [waiting](feed::Answer answer) { waiting->Give(std::move(answer)); });
+  const auto asked =
+      feed->Ask(question, [waiting](feed::Answer answer) { waiting->Give(std::move(answer)); });
   if (!asked) return exchange.Fail(asked.error());
   if (asked->answer) return exchange.Answer(ChangesReply(*asked->answer));
   const auto deferred = exchange.responder.Defer();

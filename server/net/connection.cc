@@ -154,14 +154,14 @@ std::int64_t NowMs() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-IncomingBody::IncomingBody(std::string_view text, Shared* shared, std::shared_ptr<IdentityAccount> own,
-                           const FramerLimits& limits)
+IncomingBody::IncomingBody(std::string_view text, Shared* shared,
+                           std::shared_ptr<IdentityAccount> own, const FramerLimits& limits)
     : head_text(text),
       head(ParsedAgain(head_text, limits)),
       decoder(head, limits),
-      content(shared, std::move(own),
-              head.chunked ? limits.max_body_bytes
-                           : static_cast<std::size_t>(head.content_length)) {}
+      content(
+          shared, std::move(own),
+          head.chunked ? limits.max_body_bytes : static_cast<std::size_t>(head.content_length)) {}
 
 Connection::Connection(int socket, std::shared_ptr<Shared> everything,
                        std::shared_ptr<const tls::TlsContext> accepted_under)

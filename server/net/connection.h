@@ -110,10 +110,10 @@ struct Connection {
   std::size_t queued_bytes = 0;
 
   std::int64_t born_ms = 0;
-  std::int64_t phase_ms = 0;  // when the phase began
-  std::int64_t sent_ms = 0;   // when the backlog had last moved by enough
-  std::size_t sent_since_bytes = 0;       // how far it has moved since
-  std::size_t charged_reply_bytes = 0;    // to the account of the identity
+  std::int64_t phase_ms = 0;            // when the phase began
+  std::int64_t sent_ms = 0;             // when the backlog had last moved by enough
+  std::size_t sent_since_bytes = 0;     // how far it has moved since
+  std::size_t charged_reply_bytes = 0;  // to the account of the identity
   std::int64_t linger_until_ms = 0;
 };
 

@@ -22,8 +22,7 @@ struct Counters {
       handshakes_displaced{0};
   Counter connections{0}, connections_refused{0}, descriptors_exhausted{0}, identity_displaced{0};
   Counter requests{0}, batches{0}, batches_unaudited{0}, framing_refused{0}, bodies_overloaded{0},
-      replies_overloaded{0},
-      body_bytes_in_flight{0};
+      replies_overloaded{0}, body_bytes_in_flight{0};
   Counter timed_out{0}, idle_closed{0}, stalled_closed{0}, trust_closed{0}, bytes_received{0},
       bytes_sent{0}, handler_silent{0};
 };

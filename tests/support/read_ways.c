@@ -52,7 +52,8 @@ static ssize_t BySplice(int fd) {
   }
   close(ends[1]);
   if (got == 0)
-    for (ssize_t more; (more = read(ends[0], text + got, kMaxBytes - (size_t)got)) > 0;) got += more;
+    for (ssize_t more; (more = read(ends[0], text + got, kMaxBytes - (size_t)got)) > 0;)
+      got += more;
   close(ends[0]);
   return got;
 }
@@ -81,7 +82,11 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     ssize_t (*way)(int fd);
-  } kWays[] = {{"read", ByRead}, {"pread", ByPread}, {"sendfile", BySendfile}, {"splice", BySplice}, {"map", ByMap}};
+  } kWays[] = {{"read", ByRead},
+               {"pread", ByPread},
+               {"sendfile", BySendfile},
+               {"splice", BySplice},
+               {"map", ByMap}};
   char line[16];
   int held = argc == 2 ? open(argv[1], O_RDONLY) : -1;
   if (held < 0) return 2;

@@ -14,7 +14,9 @@ __attribute__((constructor)) static void ReadTrigger(void) {
   if (name != NULL) strncpy(trigger, name, sizeof trigger - 1);
 }
 
-static int Fails(void) { return trigger[0] != 0 && access(trigger, F_OK) == 0; }
+static int Fails(void) {
+  return trigger[0] != 0 && access(trigger, F_OK) == 0;
+}
 
 int fsync(int fd) {
   if (Fails()) {

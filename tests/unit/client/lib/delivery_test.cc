@@ -110,30 +110,18 @@ TEST_CASE("Metadata called version does not hide the number of ours", "[client]"
 TEST_CASE("A malformed delivery is refused without a byte of it in the message", "[client]") {
   const std::string good = Item("zzzz", "hunter2");
   const auto bad = GENERATE_COPY(values<std::string>(
-      {"",
-       " ",
-       "{",
-       "{}",
-       "[]",
-       "null",
-       "{\"name\"}",
-       "{\"name\":}",
-       good + "x",
-       good + good,
+      {"", " ", "{", "{}", "[]", "null", "{\"name\"}", "{\"name\":}", good + "x", good + good,
        "[" + good + "]",
        R"({"name":"a","secret":"hunter222","checksum":"A"})",      // bad length of base64
        R"({"name":"a","secret":"aHVu-GVy","checksum":"A"})",       // url-safe alphabet
        R"({"name":"a","secret":"aHVu dGVy","checksum":"A"})",      // a blank
        R"({"name":"a","secret":"aHVu\u0064GVy","checksum":"A"})",  // an escape in content
-       R"({"name":"a","secret":12,"checksum":"A"})",
-       R"({"name":"a","secret":null,"checksum":"A"})",
+       R"({"name":"a","secret":12,"checksum":"A"})", R"({"name":"a","secret":null,"checksum":"A"})",
        R"({"name":"a","secret":"YQ==","secretLength":2,"checksum":"A"})",  // announced length
                                                                            // differs
        R"({"name":"a","secret":"YQ==","secretLength":-1,"checksum":"A"})",
-       R"({"secret":"YQ==","checksum":"A"})",
-       R"({"name":"a","checksum":"A"})",
-       R"({"name":"a","secret":"YQ=="})",
-       R"({"name":"","secret":"YQ==","checksum":"A"})",
+       R"({"secret":"YQ==","checksum":"A"})", R"({"name":"a","checksum":"A"})",
+       R"({"name":"a","secret":"YQ=="})", R"({"name":"","secret":"YQ==","checksum":"A"})",
        R"({"name":null,"secret":"YQ==","checksum":"A"})",
        R"({"name":"a","name":"a","secret":"YQ==","checksum":"A"})",       // duplicate member
        R"({"name":"a","\u006eame":"b","secret":"YQ==","checksum":"A"})",  // the same, hidden by an

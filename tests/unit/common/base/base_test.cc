@@ -36,7 +36,8 @@ TEST_CASE("ASSIGN_OR_RETURN passes values on and leaves with the first error", "
   CHECK_FALSE(NeedEven(3).has_value());
 }
 
-TEST_CASE("Every error code has a distinct name and a failing status, errno and exit code", "[base]") {
+TEST_CASE("Every error code has a distinct name and a failing status, errno and exit code",
+          "[base]") {
   std::set<std::string> names;
   for (int code = 0; code <= static_cast<int>(Errc::kInternal); ++code) {
     const auto errc = static_cast<Errc>(code);
@@ -87,7 +88,8 @@ TEST_CASE("Dates have the form that old clients parse", "[base]") {
   CHECK(EpochSeconds(time) == 1317311160);
 }
 
-TEST_CASE("Guarded gives its value only under the lock and returns what the use returns", "[base]") {
+TEST_CASE("Guarded gives its value only under the lock and returns what the use returns",
+          "[base]") {
   Guarded<int> guarded(3);
   guarded.With([](int& value) { value = 4; });
   CHECK(guarded.With([](const int& value) { return value; }) == 4);

@@ -6,13 +6,15 @@ using namespace latchkey;
 
 namespace {
 std::string Line(LogFormat format, const std::string& value) {
-  return EncodeLogLine(format, "T", LogLevel::kInfo, "secret read", {{"name", value}, {"size", 12}});
+  return EncodeLogLine(format, "T", LogLevel::kInfo, "secret read",
+                       {{"name", value}, {"size", 12}});
 }
 }  // namespace
 
 TEST_CASE("A log line is one line whatever a value holds (O1)", "[log]") {
-  const std::string hostile = GENERATE(as<std::string>{}, "a\nb", "a\r\nb", "\x1b[31m", "\xe2\x80\xa8", "\xe2\x80\xae",
-                                       "\xff\xfe", std::string("a\0b", 3), "\"quoted\" \\", "\xe2\x81\xa6x");
+  const std::string hostile =
+      GENERATE(as<std::string>{}, "a\nb", "a\r\nb", "\x1b[31m", "\xe2\x80\xa8", "\xe2\x80\xae",
+               "\xff\xfe", std::string("a\0b", 3), "\"quoted\" \\", "\xe2\x81\xa6x");
   for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
     const std::string line = Line(format, hostile);
     CAPTURE(line);

@@ -333,7 +333,8 @@ TEST_CASE("base64url gives keys back and accepts nothing but its own text", "[cr
     CHECK(EqualsConstantTime(back.value().bytes(), Pattern(size)));
   }
   CHECK(AsText(ToBase64Url(ByteVector{0xfb, 0xff, 0xfe, 0}).value().bytes()) == "-__-AA");
-  for (const char* bad : {"A", "AA=", "AA==", "AB", "A+", "A/", "AA ", " AA", "AA\n", "A.AA", "\xc3\xa4"}) {
+  for (const char* bad :
+       {"A", "AA=", "AA==", "AB", "A+", "A/", "AA ", " AA", "AA\n", "A.AA", "\xc3\xa4"}) {
     CAPTURE(bad);
     const auto refused = FromBase64Url(AsBytes(bad));
     REQUIRE_FALSE(refused.has_value());

@@ -39,12 +39,16 @@ TEST_CASE("Names compare byte for byte", "[model]") {
 }
 
 TEST_CASE("Metadata that would lie about a delivery or widen a file is refused", "[model]") {
-  CHECK(CheckMetadata({{"mode", "0440"}, {"owner", "postgres"}, {"filename", "db.pass"}, {"_app", "x"}}).has_value());
-  for (const char* key : {"name", "Secret", "secretlength", "CHECKSUM", "creationDate", "updatedate", ""})
+  CHECK(CheckMetadata(
+            {{"mode", "0440"}, {"owner", "postgres"}, {"filename", "db.pass"}, {"_app", "x"}})
+            .has_value());
+  for (const char* key :
+       {"name", "Secret", "secretlength", "CHECKSUM", "creationDate", "updatedate", ""})
     CHECK_FALSE(CheckMetadata({{key, "x"}}).has_value());
   for (const char* mode : {"4777", "0999", "", "u+x", "01777", "000777"})
     CHECK_FALSE(CheckMetadata({{"mode", mode}}).has_value());
-  for (const char* mode : {"0400", "440", "0777", "0"}) CHECK(CheckMetadata({{"mode", mode}}).has_value());
+  for (const char* mode : {"0400", "440", "0777", "0"})
+    CHECK(CheckMetadata({{"mode", mode}}).has_value());
   for (const char* name : {"../x", ".", "a/b", ".hidden", ""})
     CHECK_FALSE(CheckMetadata({{"filename", name}}).has_value());
   CHECK_FALSE(CheckMetadata({{"k", std::string("a\0b", 3)}}).has_value());
@@ -52,7 +56,8 @@ TEST_CASE("Metadata that would lie about a delivery or widen a file is refused",
 
 TEST_CASE("Metadata has a limit on entries and on bytes", "[model]") {
   Metadata many;
-  for (std::size_t i = 0; i < limits::kMaxMetadataEntries; ++i) many.emplace_back("_" + std::to_string(i), "v");
+  for (std::size_t i = 0; i < limits::kMaxMetadataEntries; ++i)
+    many.emplace_back("_" + std::to_string(i), "v");
   CHECK(CheckMetadata(many).has_value());
   many.emplace_back("_last", "v");
   CHECK_FALSE(CheckMetadata(many).has_value());
@@ -62,7 +67,8 @@ TEST_CASE("Metadata has a limit on entries and on bytes", "[model]") {
 TEST_CASE("Mountable names are those of rule F2", "[model]") {
   CHECK(IsMountableName("db.password-1:x_y"));
   CHECK(IsMountableName(std::string(195, 'a')));
-  for (const std::string& name : {std::string(), std::string(".x"), std::string(".."), std::string("a/b"),
-                                  std::string("a b"), std::string(196, 'a'), std::string("\xc3\xa9")})
+  for (const std::string& name :
+       {std::string(), std::string(".x"), std::string(".."), std::string("a/b"), std::string("a b"),
+        std::string(196, 'a'), std::string("\xc3\xa9")})
     CHECK_FALSE(IsMountableName(name));
 }

@@ -403,8 +403,9 @@ TEST_CASE("an automation client without the content bit reads nothing through gr
   ServerFixture server;
   server.AddClient("robot", true, false);
   const TestCaller robot = TestCaller::Named("robot");
-  REQUIRE(server.Send(robot, {"POST", kSecrets, Create("s", R"(,"groups":["Web"])"), {}, {}})
-              .status == 201);
+  REQUIRE(
+      server.Send(robot, {"POST", kSecrets, Create("s", R"(,"groups":["Web"])"), {}, {}}).status ==
+      201);
   REQUIRE(server
               .Send(robot, {"PUT",
                             "/automation/v2/clients/robot/groups",

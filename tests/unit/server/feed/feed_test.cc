@@ -778,8 +778,8 @@ TEST_CASE("Waiting on the feed while it changes leads to the full listing", "[fe
         // Some waits end with news and some without.
         const std::chrono::milliseconds wait(client % 2 == 0 ? 1 : 30);
         while (!stop) {
-          const Asked asked =
-              Must(world.feed().Ask({ClientId{client}, follower.at, {}, wait}, mailbox.For(client)));
+          const Asked asked = Must(
+              world.feed().Ask({ClientId{client}, follower.at, {}, wait}, mailbox.For(client)));
           if (!asked.answer) ++waited;
           follower.Apply(world, client, asked.answer ? *asked.answer : mailbox.Take(client));
         }
