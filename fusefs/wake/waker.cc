@@ -43,11 +43,10 @@ class Toucher {
         Touch(name);
         break;
       case EventKind::kNew:
-        Appear(name);
+        Appear(name, false);
         break;
       case EventKind::kRevived:
-        Appear(name);
-        Touch(name);
+        Appear(name, true);
         break;
       case EventKind::kRevoked:
         if (unlinkat(pub_.get(), name.c_str(), 0) != 0 && errno != ENOENT) Complain("unlink", name);
@@ -60,26 +59,33 @@ class Toucher {
   // CLOSE_WRITE. atime before it, which is the ACCESS of any reader: the second touch tells the
   // worker that the kernel knows the size from the first (mount/handlers.cc).
   void Touch(const std::string& name) const {
-    const timespec atime[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
-    const timespec mtime[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
-    for (const timespec* times : {atime, mtime})
-      if (utimensat(pub_.get(), name.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0)
-        return Complain("utimensat", name);
+    if (!SetTimes(name, UTIME_NOW, UTIME_OMIT) || !SetTimes(name, UTIME_OMIT, UTIME_NOW)) return;
     const UniqueFd file(
         openat(pub_.get(), name.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (!file.valid()) Complain("open", name);
   }
 
+  bool SetTimes(const std::string& name, long atime_ns, long mtime_ns) const {
+    const timespec times[2] = {{0, atime_ns}, {0, mtime_ns}};
+    const bool done = utimensat(pub_.get(), name.c_str(), times, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!done) Complain("utimensat", name);
+    return done;
+  }
+
   // The rename makes MOVED_TO. It runs over the name that readers may use already, so that inode is
-  // held until a look-up has shown the kernel that it lives on; without that a watch on it would be
-  // lost with its last name.
-  void Appear(const std::string& name) const {
+  // held until the kernel has been shown that it lives on; without that a watch on it would be lost
+  // with its last name. A touch shows it: its answer is always taken in. That of a look-up is
+  // dropped when a notice for the inode comes at the same time.
+  void Appear(const std::string& name, bool rotated) const {
     const UniqueFd held(openat(pub_.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     const std::string stand_in = "x" + name;
     if (renameat(new_.get(), stand_in.c_str(), pub_.get(), name.c_str()) != 0)
       return Complain("rename", name);
-    struct stat info {};
-    [[maybe_unused]] const int seen = fstatat(pub_.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW);
+    if (rotated) {
+      Touch(name);
+    } else {
+      SetTimes(name, UTIME_NOW, UTIME_OMIT);
+    }
   }
 
   static void Complain(const char* call, const std::string& name) {

@@ -31,6 +31,7 @@
 #include "common/base/unique_fd.h"
 #include "fusefs/journal/events.h"
 #include "fusefs/keeper/keeper.h"
+#include "fusefs/mount/handlers.h"
 #include "fusefs/mount/session.h"
 #include "fusefs/reads/ring.h"
 #include "fusefs/wake/wake.h"
@@ -134,6 +135,12 @@ class Feeder {
     return out.str();
   }
 
+  // Whether the waker or the notifier still has something to make.
+  std::string Pending() const {
+    const journal::Layout& layout = session_.region().layout();
+    return journal::HasPending(layout.wake) || journal::HasPending(layout.notify) ? "yes" : "no";
+  }
+
   std::string OpenCount(std::istringstream& words) const {
     std::string file;
     words >> file;
@@ -193,6 +200,7 @@ class Feeder {
     if (verb == "publish") return Publish(words);
     if (verb == "stats") return Stats();
     if (verb == "opens") return OpenCount(words);
+    if (verb == "pending") return Pending();
     if (verb == "sweep") {
       builder_.Sweep();
       return "ok";
@@ -236,6 +244,17 @@ class Feeder {
       std::thread([this, node] { HangInNotice(node); }).detach();
       return "ok";
     }
+    if (verb == "notices") {
+      // Attribute notices for the nth secret without a pause, or for none.
+      mount::Inode nth = 0;
+      noticing_ = std::jthread();
+      if (words >> nth)
+        noticing_ = std::jthread([fuse_fd = handover_.fuse_fd, nth](const std::stop_token& stop) {
+          while (!stop.stop_requested())
+            mount::ForgetAttributes(fuse_fd, snapshot::kFirstSecretNode + nth);
+        });
+      return "ok";
+    }
     return "error unknown";
   }
 
@@ -243,6 +262,7 @@ class Feeder {
   journal::Handover handover_;
   Switches* switches_;
   snapshot::SnapshotBuilder builder_;
+  std::jthread noticing_;
 };
 
 bool TakeOne(std::atomic<std::uint32_t>& times) {

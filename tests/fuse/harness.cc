@@ -239,6 +239,10 @@ DriverResult Driver::WaitForEnd() {
   return {ended && WIFEXITED(status) ? WEXITSTATUS(status) : -1, ReadFile(error_file_)};
 }
 
+void Driver::WaitSettled() {
+  REQUIRE(Eventually([&] { return Command("pending") == "no"; }));
+}
+
 void Driver::Kill(int signal_number) const {
   kill(pid_, signal_number);
 }
@@ -248,6 +252,7 @@ Mounted::Mounted(const std::vector<std::string>& names, const std::vector<std::s
   for (const std::string& name : names) REQUIRE(driver.Put(name, 1, ContentOf(1)) == "ok");
   driver.Publish();
   driver.WaitReady();
+  driver.WaitSettled();
 }
 
 std::string Mounted::Bind(const std::string& what) {
@@ -284,7 +289,7 @@ void Watcher::Collect() {
 }
 
 bool Watcher::Sees(std::uint32_t mask, const std::string& name) {
-  return Eventually([&] {
+  const bool seen = Eventually([&] {
     Collect();
     for (auto it = events_.begin(); it != events_.end(); ++it) {
       if ((it->first & mask) == 0 || (!name.empty() && it->second != name)) continue;
@@ -293,6 +298,9 @@ bool Watcher::Sees(std::uint32_t mask, const std::string& name) {
     }
     return false;
   });
+  if (!seen)
+    for (const auto& [other, of] : events_) UNSCOPED_INFO("seen instead: " << other << " " << of);
+  return seen;
 }
 
 void Watcher::Clear() {

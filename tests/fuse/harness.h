@@ -70,6 +70,8 @@ class Driver {
   pid_t worker() { return static_cast<pid_t>(Stats()["worker"]); }
   // Waits until users can see the mount.
   void WaitReady();
+  // Waits until the waker and the notifier have made all that was published.
+  void WaitSettled();
   // SIGTERM and its end; the exit code and what it said.
   DriverResult Stop();
   // The end of a driver that stops by itself.
