@@ -114,7 +114,7 @@ inline constexpr std::chrono::seconds kHeadLogInterval{60};
 inline constexpr std::chrono::seconds kRefusalWindow{60};
 inline constexpr std::uint32_t kRefusalsWrittenSingly = 4;
 inline constexpr std::size_t kMaxRefusalSources =
-    256;  // with, and as many without a certified name
+    256;  // with, and as many without a certified name; then as many names again, without addresses
 
 // Version pruning (API spec 5.5).
 inline constexpr std::chrono::hours kPruneAge{15 * 24};

@@ -15,10 +15,15 @@ RefusalTally::Source& RefusalTally::SourceOf(const Event& refusal, MonotonicTime
   Sources& sources = refusal.actor_name.empty() ? anonymous_ : named_;
   const auto known = sources.find(KeyView(refusal.address, refusal.actor_name, refusal.detail));
   if (known != sources.end()) return known->second;
-  // Reasons are constants of the program: a handful of sources beyond the limit, whoever calls.
-  const bool has_room = sources.size() < limits::kMaxRefusalSources;
-  Key key(has_room ? refusal.address : kOtherAddresses,
-          has_room ? refusal.actor_name : std::string_view(), refusal.detail);
+  Key key(refusal.address, refusal.actor_name, refusal.detail);
+  if (sources.size() >= limits::kMaxRefusalSources) {
+    std::get<0>(key) = kOtherAddresses;
+    // Addresses cost nothing and certified names do: a name that moves about stays one source. Only
+    // too many names are dropped too. Reasons are constants of the program: a handful of sources
+    // beyond the limit, whoever calls.
+    if (sources.size() >= 2 * limits::kMaxRefusalSources && !sources.contains(key))
+      std::get<1>(key).clear();
+  }
   return sources.try_emplace(std::move(key), Source{now}).first->second;
 }
 

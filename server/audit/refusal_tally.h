@@ -7,7 +7,8 @@
 // a count: nothing is left out.
 //
 // Sources are bounded, callers with and without a certified name apart, so that addresses, which cost nothing, cannot push
-// names out. What does not fit goes into one source per reason with the address "other".
+// names out. What does not fit goes into a source with the address "other": one per certified name and reason, and when
+// there are too many names as well, one per reason.
 #pragma once
 
 #include <cstdint>

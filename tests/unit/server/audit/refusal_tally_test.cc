@@ -172,6 +172,27 @@ TEST_CASE("Beyond the bound of sources refusals go into one, and no certified na
         (limits::kMaxRefusalSources + 2) * (limits::kRefusalsWrittenSingly + 1));
 }
 
+TEST_CASE("One certified name at many addresses does not take the names of others", "[audit]") {
+  Door door;
+  for (std::size_t i = 0; i < 3 * limits::kMaxRefusalSources; ++i)
+    door.Refuse("2001:db8::" + std::to_string(i), "roamer", "unknown_client");
+  for (int i = 0; i < 10; ++i) door.Refuse("192.0.2.9", "web-1", "unknown_client");
+  // Too many names: each may have its own source no longer, and all are counted.
+  for (std::size_t i = 0; i < 3 * limits::kMaxRefusalSources; ++i)
+    door.Refuse("192.0.2.10", "name-" + std::to_string(i), "unknown_client");
+  REQUIRE(door.tally().WriteAll(door.log()).has_value());
+  CHECK(door.LoggedInAll() == door.refused());
+  const Totals totals = door.Logged();
+  const auto counted = [&](const char* name) {
+    const auto found = totals.find({std::string(kOtherAddresses), name, "unknown_client"});
+    return found == totals.end() ? 0 : found->second;
+  };
+  CHECK(counted("web-1") == 10 - limits::kRefusalsWrittenSingly);
+  CHECK(counted("roamer") > 0);
+  CHECK(counted("") > 0);
+  CHECK(totals.size() < 3 * limits::kMaxRefusalSources + 100);
+}
+
 TEST_CASE("Singles and counts add up to every refusal there was, whatever the order", "[audit]") {
   Door door;
   std::mt19937_64 rng(Catch::rngSeed());
