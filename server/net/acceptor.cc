@@ -318,9 +318,11 @@ void Acceptor::LogFailure(const Handshake& handshake) {
   const std::string detail = tls::DrainOpenSslErrors();
   const std::string refusal = tls::ChainRefusalOf(handshake.ssl);
   const std::int64_t second = NowMs() / 1000;
-  if (second != log_second_) logged_in_second_ = 0;
+  if (second != log_second_) logged_in_second_ = noise_in_second_ = 0;
   log_second_ = second;
-  if (++logged_in_second_ > kFailuresLoggedPerSecond) return;
+  // Noise does not use up what is kept for refused chains.
+  int& logged = refusal.empty() ? noise_in_second_ : logged_in_second_;
+  if (++logged > kFailuresLoggedPerSecond) return;
   Log(refusal.empty() ? LogLevel::kDebug : LogLevel::kInfo, "tls handshake failed",
       {{"peer", handshake.connection->peer_address},
        {"reason", refusal.empty() ? detail : refusal}});

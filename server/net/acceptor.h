@@ -103,7 +103,8 @@ class Acceptor {
   std::list<std::uint64_t> order_;  // equal timeouts: the front is due first
   std::int64_t paused_until_ms_ = 0;
   std::int64_t log_second_ = 0;
-  int logged_in_second_ = 0;
+  int logged_in_second_ = 0;  // of refused chains
+  int noise_in_second_ = 0;   // of everything else
   std::mutex displaced_mutex_;
   std::vector<std::uint64_t> displaced_;
   std::atomic<bool> stopping_{false};

@@ -154,8 +154,14 @@ void Worker::HandleEvent(const Pistache::Aio::FdSet::Entry& event) {
   // A hang-up or an error alone is seen by reading.
   if (!c->dead && (event.isReadable() || half_closed || !event.isWritable()))
     ReadFrom(peer, c, half_closed);
-  if (half_closed && c->waiting) c->control->gone.Happen();
+  c->half_closed = c->half_closed || half_closed;
+  HeedHangUp(*c);
   if (c->dead || c->closing || c->eof || c->armed_for_write || c->backlog_bytes() > 0) Touch(peer);
+}
+
+// A request that was kept back may begin to wait after the hang-up was seen.
+void Worker::HeedHangUp(const Connection& c) {
+  if (c.half_closed && c.waiting) c.control->gone.Happen();
 }
 
 void Worker::PassToBase(Polling::Tag tag) {
@@ -512,6 +518,7 @@ void Worker::Resume(const Peer& peer, Connection* c) {
   c->control->busy.store(c->waiting || c->phase != Connection::Phase::kIdle,
                          std::memory_order_relaxed);
   if (c->readable && MayParse(*c)) ReadFrom(peer, c, true);
+  HeedHangUp(*c);
   if (c->closing || c->dead || c->eof) Touch(peer);
 }
 

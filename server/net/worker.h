@@ -72,6 +72,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
 
   // Reading.
   bool MayParse(const Connection& c) const;
+  static void HeedHangUp(const Connection& c);
   void ReadFrom(const Peer& peer, Connection* c, bool half_closed);
   void Swallow(Connection* c);
   void Feed(const Peer& peer, Connection* c, char* data, std::size_t size);
