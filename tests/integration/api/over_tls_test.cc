@@ -231,6 +231,31 @@ TEST_CASE("a waiting client that hangs up gives its place in the feed back", "[a
   CHECK(waiters_become(1));
 }
 
+// The peer ends its sending while the question is kept back behind answers that it has not read.
+TEST_CASE("a hang-up that comes before the wait gives the place in the feed back",
+          "[api][tls][feed]") {
+  Running server;
+  const feed::Feed& feed = *server.core.services().feed;
+  auto admin = server.As("client");
+  const std::string content = Base64(std::string(1024 * 1024, 'x'));
+  REQUIRE(Call(admin, "POST", "/automation/v2/secrets",
+               R"({"name":"big","groups":["Security"],"content":")" + content + "\"}")
+              .status == 201);
+  constexpr int kUnread = 24;  // far more than the kernel and the server keep for one connection
+  std::string requests;
+  for (int i = 0; i < kUnread; ++i) requests += RequestText("GET", "/secret/big");
+  requests +=
+      RequestText("GET", "/changes?wait=60&since=" + std::to_string(feed.generation().value));
+  TlsClient client = server.Connect(server.Options(ClientSpec("client")));
+  REQUIRE(client.Send(requests));
+  REQUIRE(::shutdown(client.fd(), SHUT_WR) == 0);
+  for (int i = 0; i < kUnread; ++i) REQUIRE(client.Receive().status == 200);
+  const HttpResponse nothing = client.Receive();
+  CHECK(nothing.status == 200);
+  CHECK(nothing.body.find(R"("reset":false,"changed":[],"gone":[])") != std::string::npos);
+  CHECK(feed.waiters() == 0);
+}
+
 TEST_CASE("the largest content and the largest batch arrive whole", "[api][tls]") {
   Running server;
   auto client = server.As("client");
