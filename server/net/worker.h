@@ -44,6 +44,8 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void CutAll();
 
  private:
+  static constexpr std::size_t kReadBytes = 16 * 1024;  // one TLS record
+
   // One answer of the batch. The order of the vector is the order on the wire.
   struct Queued {
     Connection* connection;
@@ -56,7 +58,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
     std::string_view constant;  // sent in place of the block when not empty
   };
 
-  // Wake-up.
+  // Wake-ups, and the life of connections (worker.cc).
   void BeginWakeUp();
   void HandleEvent(const Pistache::Aio::FdSet::Entry& event);
   void PassToBase(Pistache::Polling::Tag tag);
@@ -69,8 +71,11 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void Tick();
   void CheckDeadlines(const Peer& peer, Connection* c);
   void SweepSome();
+  void Settle(const Peer& peer, Connection* c);
+  void Drop(const Peer& peer, Connection* c, bool graceful);
+  void Touch(const Peer& peer);
 
-  // Reading.
+  // Reading (worker_read.cc).
   bool MayParse(const Connection& c) const;
   static void HeedHangUp(const Connection& c);
   void ReadFrom(const Peer& peer, Connection* c, bool half_closed);
@@ -85,7 +90,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void Resume(const Peer& peer, Connection* c);
   void PlanResume(const Peer& peer, Connection* c);
 
-  // Answering.
+  // Answering (worker_answer.cc).
   void HandleRequest(const Peer& peer, Connection* c, const RequestHead& head,
                      std::string_view body);
   void AskHandler(const Peer& peer, Connection* c, const RequestHead& head, std::string_view body);
@@ -103,9 +108,6 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void Write(Connection* c, std::string_view bytes);
   void Commit();
   void SendQueued(Queued* queued, bool audit_written);
-  void Settle(const Peer& peer, Connection* c);
-  void Drop(const Peer& peer, Connection* c, bool graceful);
-  void Touch(const Peer& peer);
   RequestId NextId();
 
   // Responder, for the request under way.
