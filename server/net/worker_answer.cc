@@ -349,6 +349,7 @@ void Worker::SendQueued(Queued* queued, bool audit_written) {
       c->corked = false;
       c->Pump();
     }
+    c->ChargeBacklog();  // the next request of this wake-up must see it
   }
   if (!last) return;
   const bool goes_on = !c->in.empty() || c->readable;

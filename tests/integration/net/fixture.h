@@ -68,7 +68,13 @@ struct Stage {
   std::vector<std::string> targets;     // in the order in which they were handled
   std::shared_ptr<DeferredReply> held;  // by /hold
   std::condition_variable changed;
+  std::atomic<bool> gate_open{false};
   Later later;
+
+  void OpenGate() {
+    gate_open = true;
+    gate_open.notify_all();
+  }
 
   std::shared_ptr<DeferredReply> WaitForHeld() {
     std::unique_lock lock(mutex);
@@ -84,7 +90,7 @@ struct Stage {
 //   answers begun, the second counts /hold         deferred until the test completes    /forget
 //   deferred, then dropped /inject       a header with a line break           /both        begun
 //   and then deferred /empty        204                                  /host        the Host of
-//   the request
+//   the request       /gate         204 once the test opens the gate; its worker stands still till then
 class StageHandler final : public Handler {
  public:
   explicit StageHandler(Stage* stage) : stage_(stage) {}
@@ -103,6 +109,10 @@ class StageHandler final : public Handler {
     if (is("/big/")) return Text(responder, 200, std::string(std::stoul(target.substr(5)), 'b'));
     if (is("/later/")) return AnswerLater(target, responder);
     if (is("/silent")) return;
+    if (is("/gate")) {
+      stage_->gate_open.wait(false);
+      return static_cast<void>(responder.Start(204, "", {}, 0));
+    }
     if (is("/empty")) return static_cast<void>(responder.Start(204, "", {}, 0));
     if (is("/twice")) {
       Text(responder, 500, "first attempt, with something secret in it");

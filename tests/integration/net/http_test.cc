@@ -279,6 +279,30 @@ TEST_CASE("Who does not take its answers gets no more of them, and others do (H0
   CHECK(Eventually([&] { return ask("slow") == 200; }));
 }
 
+TEST_CASE("Large answers that all are asked for at one moment share the limit too (H0)", "[net]") {
+  TestServer test;
+  test.options.workers = 1;
+  test.options.max_waiting_reply_bytes_per_identity = 1'000'000;
+  test.Start();
+  auto options = test.ClientOptionsFor("slow");
+  options.receive_buffer_bytes = 4096;
+  std::vector<testing::TlsClient> stuck;
+  for (int i = 0; i < 12; ++i) {
+    stuck.emplace_back(options);
+    REQUIRE(stuck.back().Connect(test.port()));
+  }
+  // The worker stands still, so that it finds all the others' requests in one wake-up.
+  testing::TlsClient gate = test.Connected("gate");
+  REQUIRE(gate.Send(Get("/gate")));
+  REQUIRE(Eventually([&] { return test.stage.handled == 1; }));
+  for (auto& client : stuck) REQUIRE(client.Send(Get("/big/8000000")));
+  test.stage.OpenGate();
+  CHECK(gate.Receive().status == 204);
+  CHECK(test.Connected("other").Get("/who").status == 200);
+  CHECK(Eventually([&] { return test.server->stats().replies_overloaded == 11; }));
+  CHECK(test.stage.handled == 3);
+}
+
 TEST_CASE("Bodies arrive whole by length and by chunks, whatever the pieces", "[net]") {
   TestServer test;
   test.Start();
