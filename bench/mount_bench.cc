@@ -182,6 +182,9 @@ int Main(int argc, char** argv) {
     if (key == "--rounds") settings.rounds = value;
     if (key == "--seconds") settings.seconds = value;
   }
+  errno = EINVAL;
+  Check(settings.secrets > 0 && settings.rounds > 0 && settings.seconds > 0,
+        "each of --secrets, --rounds and --seconds wants a number above 0");
   std::string root = "/tmp/latchkey-mount-bench.XXXXXX";
   Check(mkdtemp(root.data()) != nullptr, "scratch directory");
   const std::string target = root + "/target";
