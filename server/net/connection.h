@@ -88,7 +88,8 @@ struct Connection {
   bool armed_for_write = false;
   bool dead = false;  // the socket is of no use any more
   bool eof = false;   // the peer will send nothing more
-  bool half_closed = false;  // the kernel has said so, which it does once, whether or not all is read
+  bool half_closed =
+      false;  // the kernel has said so, which it does once, whether or not all is read
 
   // Requests.
   std::string in;           // plaintext not yet framed
