@@ -129,6 +129,8 @@ inline constexpr std::size_t kMaxSnapshotBytes = 64 * 1024 * 1024;
 inline constexpr std::size_t kMaxMountedSecrets = 4096;
 inline constexpr std::size_t kMaxPinnedVersionsPerSecret = 4;
 inline constexpr std::size_t kMaxPinnedBytes = 16 * 1024 * 1024;
+// Versions whose content is gone and whose descriptors are not: their rights are remembered.
+inline constexpr std::size_t kMaxEmptiedVersions = 4096;
 inline constexpr std::chrono::seconds kSizeGrace{2};
 inline constexpr std::chrono::seconds kDefaultRevokeGrace{60};
 inline constexpr std::size_t kReadRingRecords = 65'536;

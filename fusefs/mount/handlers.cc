@@ -177,6 +177,19 @@ void ReplyOpened(fuse_req_t request, fuse_file_info* file, VersionHandle handle,
     context.store.UndoOpen(thread.slot.index(), thread.slot.sequence(), handle);
 }
 
+// Whether the version that was chosen from `chosen_from` may still be given to the caller now that it
+// is counted. From the count on no page of a narrower version comes into the page cache (MappedBy);
+// one that was published before it may be in there already, and this descriptor would show it.
+bool StillMayRead(fuse_req_t request, const Place& place, const snapshot::Snapshot& chosen_from) {
+  const auto now = Context(request).store.Current();
+  if (now->generation == chosen_from.generation) return true;
+  const snapshot::NodeView* view = now->Find(place.node);
+  const snapshot::NodeView* before = chosen_from.Find(place.node);
+  if (view == nullptr || view->narrowed_ns == before->narrowed_ns) return true;
+  if (view->record == snapshot::kNoRecord) return true;  // nothing is there that could be shown
+  return CallerMayRead(request, Context(request).store.Info(view->record));
+}
+
 // Chooses, records and counts the version that the descriptor will read for its life. 0 or an
 // errno.
 int OpenCurrent(fuse_req_t request, const Place& place, VersionHandle* handle) {
@@ -202,9 +215,11 @@ int OpenCurrent(fuse_req_t request, const Place& place, VersionHandle* handle) {
   }
   *handle = version.handle;
   thread.slot.SetNote(version.handle);
-  return context.store.CountOpen(thread.slot.index(), thread.slot.sequence(), version.handle)
-             ? 0
-             : ESTALE;
+  if (!context.store.CountOpen(thread.slot.index(), thread.slot.sequence(), version.handle))
+    return ESTALE;
+  if (!secret || place.view != View::kContent || StillMayRead(request, place, *now)) return 0;
+  context.store.UndoOpen(thread.slot.index(), thread.slot.sequence(), version.handle);
+  return EACCES;
 }
 
 void OnOpen(fuse_req_t request, fuse_ino_t inode, fuse_file_info* file) noexcept {
@@ -268,8 +283,9 @@ void OnRead(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset
     fuse_reply_err(request, EIO);
     return;
   }
-  // A descriptor reads its own version. The fill of a mapping's page (no lock owner) belongs to the
-  // inode: the current one, unless it is open to fewer than the descriptor's was.
+  // A descriptor reads its own version. The fill of a page (no lock owner: a mapping, sendfile)
+  // belongs to the inode and shows to all who have it open: the current one, unless one of these
+  // could not open it. EINVAL: sendfile(2) says to fall back to read(2) then.
   VersionHandle handle = file->fh;
   std::shared_ptr<const snapshot::Snapshot> held;
   if (file->lock_owner == 0) {
@@ -278,7 +294,7 @@ void OnRead(fuse_req_t request, fuse_ino_t inode, std::size_t size, off_t offset
     handle = view != nullptr ? context.store.MappedBy(file->fh, *view) : 0;
   }
   if (handle == 0) {
-    fuse_reply_err(request, file->fh == 0 ? EBADF : ENOENT);
+    fuse_reply_err(request, file->fh == 0 ? EBADF : EINVAL);
     return;
   }
   const MutableBytes out = CurrentThread()->bounce.bytes().first(std::min(size, kBounceBytes));

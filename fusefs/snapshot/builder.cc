@@ -145,8 +145,8 @@ class SnapshotBuilder::Impl {
     header.stale_since_s.store(static_cast<std::uint64_t>(freshness.stale_since_s));
   }
 
-  // Ends superseded versions: those that nobody has open any more, and beyond the limits of F7 the
-  // oldest.
+  // Ends superseded versions: those that nobody has open any more, and of the others, beyond the
+  // limits of F4 and F7, the content.
   void Sweep() {
     std::erase_if(retired_, [](const auto& snapshot) { return snapshot.use_count() == 1; });
     // While a handler still holds an old snapshot it may be about to count an open on one of its
@@ -154,23 +154,22 @@ class SnapshotBuilder::Impl {
     if (!retired_.empty()) return;
     std::atomic_thread_fence(std::memory_order_acquire);
     const auto now = store_.Current();
-    std::map<NodeIndex, std::vector<std::uint32_t>> left;
-    EnforceLimits(*now, &left);
-    if (left.empty()) return;
+    const Endings endings = FindEndings(*now);
+    // Nobody opens a superseded version anew, and readers look at the record again after copying.
+    for (const std::uint32_t record : endings.emptied) memory_.Empty(record);
+    if (endings.freed.empty()) return;
     auto next = std::make_shared<Snapshot>(*now);
-    std::vector<std::uint32_t> ended;
-    for (auto& [node, records] : left) {
+    for (const auto& [node, records] : endings.freed) {
       auto view = std::make_shared<NodeView>(*now->nodes[node]);
-      for (const std::uint32_t record : view->superseded)
-        if (std::find(records.begin(), records.end(), record) == records.end())
-          ended.push_back(record);
-      view->superseded = records;
+      std::erase_if(view->superseded,
+                    [&records = records](std::uint32_t at) { return records.count(at) != 0; });
+      if (endings.forgotten.count(node) != 0) Forget(view.get());
       next->nodes[node] = view;
     }
     store_.current_.With([&](auto& current) { current = next; });
     retired_.push_back(now);
-    // Nobody opens a superseded version anew, and readers look at the serial again after copying.
-    for (const std::uint32_t record : ended) memory_.Free(record);
+    for (const auto& [node, records] : endings.freed)
+      for (const std::uint32_t record : records) memory_.Free(record);
   }
 
  private:
@@ -364,6 +363,7 @@ class SnapshotBuilder::Impl {
     record.tail_bytes = static_cast<std::uint32_t>(version.delivery_tail.size());
     record.superseded_ns.store(0);
     record.revoked.store(0);
+    record.emptied.store(0);
     record.node = node;
     record.mode = version.mode & kReadBits;
     record.uid = version.uid;
@@ -499,8 +499,10 @@ class SnapshotBuilder::Impl {
       into.entries[node] = IndexEntry{kNoRecord, 0, 0, 0, 0};
     for (const auto& [node, record] : staged_) {
       const NodeView& view = *next.nodes[node];
-      into.entries[node] = IndexEntry{record, static_cast<std::uint32_t>(KindOf(node, from, had)),
-                                      next.generation, view.changed_ns, view.narrowed_ns};
+      const std::uint32_t flag = view.forgotten ? kForgotten : 0;
+      into.entries[node] =
+          IndexEntry{record, static_cast<std::uint32_t>(KindOf(node, from, had)) | flag,
+                     next.generation, view.changed_ns, view.narrowed_ns};
     }
     layout.header.root.store(next.generation << 1 | spare, std::memory_order_seq_cst);
     std::uint64_t total = store_.total_bytes_.load();
@@ -526,44 +528,82 @@ class SnapshotBuilder::Impl {
     for (const auto& [node, record] : staged_) {
       if (IsControlNode(node)) continue;
       store_.hooks_->QueueEvent(node, store_.FileName(node),
-                                static_cast<ChangeKind>(index.entries[node].change),
+                                static_cast<ChangeKind>(index.entries[node].change & 3U),
                                 next.generation);
     }
     store_.hooks_->Announce(names_changed);
   }
 
-  // For each node with superseded versions that end now: what is left of them.
-  void EnforceLimits(const Snapshot& now,
-                     std::map<NodeIndex, std::vector<std::uint32_t>>* left) const {
-    std::vector<std::pair<std::uint64_t, std::pair<NodeIndex, std::uint32_t>>>
-        pinned;  // serial, node, record
-    std::uint64_t pinned_bytes = 0;
+  struct Endings {
+    std::set<std::uint32_t> emptied;  // lose their content
+    std::map<NodeIndex, std::set<std::uint32_t>> freed;
+    std::set<NodeIndex> forgotten;  // of these a version is freed that is open
+  };
+  struct Held {  // a version that only descriptors hold; the oldest sort first
+    std::uint64_t serial;
+    NodeIndex node;
+    std::uint32_t record;
+    auto operator<=>(const Held&) const = default;
+  };
+
+  Endings FindEndings(const Snapshot& now) const {
+    Endings endings;
+    std::vector<Held> full;
+    std::vector<Held> empty;
     const std::uint64_t now_ns = MonotonicNs();
     const std::uint64_t grace_ns = store_.revoke_grace_ns_.load();
     for (const auto& view : now.nodes) {
-      if (view == nullptr || view->superseded.empty()) continue;
-      std::vector<std::uint32_t> keep;
+      if (view == nullptr) continue;
+      std::vector<Held> own;
       for (const std::uint32_t at : view->superseded) {
         const VersionRecord& record = memory_.record(at);
-        const bool cut =
-            record.revoked.load() != 0 && now_ns >= record.superseded_ns.load() + grace_ns;
-        if (OpenCount(record) > 0 && !cut) keep.push_back(at);
+        const Held held{record.serial.load(), view->node, at};
+        if (OpenCount(record) == 0)
+          endings.freed[view->node].insert(at);
+        else if (record.emptied.load() != 0)
+          empty.push_back(held);
+        else if (record.revoked.load() != 0 && now_ns >= record.superseded_ns.load() + grace_ns)
+          EmptyOne(held, &endings, &empty);
+        else
+          own.push_back(held);
       }
-      if (keep.size() > limits::kMaxPinnedVersionsPerSecret)
-        keep.erase(keep.begin(), keep.end() - limits::kMaxPinnedVersionsPerSecret);
-      for (const std::uint32_t at : keep) {
-        pinned_bytes += memory_.record(at).block_bytes;
-        pinned.push_back({memory_.record(at).serial.load(), {view->node, at}});
-      }
-      if (keep.size() != view->superseded.size()) (*left)[view->node] = keep;
+      const std::size_t most = std::min(own.size(), limits::kMaxPinnedVersionsPerSecret);
+      for (const Held& held : std::span(own).first(own.size() - most))
+        EmptyOne(held, &endings, &empty);
+      full.insert(full.end(), own.end() - static_cast<std::ptrdiff_t>(most), own.end());
     }
-    std::sort(pinned.begin(), pinned.end());
-    for (const auto& [serial, where] : pinned) {
-      if (pinned_bytes <= limits::kMaxPinnedBytes) break;
-      auto& keep = left->try_emplace(where.first, now.nodes[where.first]->superseded).first->second;
-      std::erase(keep, where.second);
-      pinned_bytes -= memory_.record(where.second).block_bytes;
+    KeepWithinLimits(std::move(full), std::move(empty), &endings);
+    return endings;
+  }
+
+  static void EmptyOne(const Held& held, Endings* endings, std::vector<Held>* empty) {
+    endings->emptied.insert(held.record);
+    empty->push_back(held);
+  }
+
+  void KeepWithinLimits(std::vector<Held> full, std::vector<Held> empty, Endings* endings) const {
+    std::sort(full.begin(), full.end());
+    std::uint64_t bytes = 0;
+    for (const Held& held : full) bytes += memory_.record(held.record).block_bytes;
+    for (const Held& held : full) {
+      if (bytes <= limits::kMaxPinnedBytes) break;
+      bytes -= memory_.record(held.record).block_bytes;
+      EmptyOne(held, endings, &empty);
     }
+    std::sort(empty.begin(), empty.end());
+    const std::size_t most = std::min(empty.size(), limits::kMaxEmptiedVersions);
+    for (const Held& held : std::span(empty).first(empty.size() - most)) {
+      endings->freed[held.node].insert(held.record);
+      endings->forgotten.insert(held.node);
+    }
+  }
+
+  // Before the record is freed: a worker that dies in between has forgotten too much, not too
+  // little.
+  void Forget(NodeView* view) {
+    view->forgotten = true;
+    ContentLayout& layout = *memory_.layout;
+    layout.indexes[layout.header.root.load() & 1].entries[view->node].change |= kForgotten;
   }
 
   SnapshotStore& store_;

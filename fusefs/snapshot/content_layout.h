@@ -30,11 +30,14 @@ struct StoredName {
 
 struct IndexEntry {
   std::uint32_t record;  // kNoRecord: revoked or never committed
-  std::uint32_t change;  // ChangeKind of the last change
+  std::uint32_t change;  // ChangeKind of the last change, and kForgotten
   std::uint64_t changed_generation;
   std::uint64_t changed_ns;   // CLOCK_MONOTONIC of the last change of what is served
   std::uint64_t narrowed_ns;  // CLOCK_MONOTONIC of the last change of mode or owner; 0 = never
 };
+
+// Flag beside the kind of change: see NodeView::forgotten.
+inline constexpr std::uint32_t kForgotten = 4;
 
 struct Index {
   std::uint64_t generation;
@@ -61,6 +64,9 @@ struct VersionRecord {
   std::uint32_t tail_bytes;
   Word superseded_ns;                  // CLOCK_MONOTONIC; 0 while current
   std::atomic<std::uint32_t> revoked;  // 1: ended by a revocation, subject to revoke_grace
+  // 1: its content is gone before its descriptors are (rules F4, F7); whom it was open to is still
+  // needed.
+  std::atomic<std::uint32_t> emptied;
   std::uint32_t node;
   std::uint32_t mode;
   std::uint32_t uid;

@@ -100,18 +100,26 @@ VersionRecord* SnapshotStore::Memory::Find(VersionHandle handle) const {
   return found.serial.load(std::memory_order_acquire) == SerialOf(handle) ? &found : nullptr;
 }
 
+// A reader that is copying right now looks at serial and `emptied` again afterwards (ReadVersion). A
+// worker that dies before the wipe is done leaves a record with a block: block_bytes goes last, and
+// the next worker wipes what it finds.
+void SnapshotStore::Memory::Empty(std::uint32_t index) {
+  VersionRecord& ended = record(index);
+  const std::uint64_t bytes = ended.block_bytes;
+  ended.emptied.store(1, std::memory_order_seq_cst);
+  Wipe(Block(ended));
+  __atomic_store_n(&ended.block_bytes, 0, __ATOMIC_RELEASE);
+  blocks.Give(ended.content_offset, bytes);
+}
+
 void SnapshotStore::Memory::Free(std::uint32_t index) {
   VersionRecord& ended = record(index);
-  const std::uint64_t offset = ended.content_offset;
   const std::uint64_t bytes = ended.block_bytes;
-  // A reader that is copying right now looks at the serial again afterwards (ReadVersion). A worker
-  // that dies before the wipe is done leaves a free record with a block: block_bytes goes last, and
-  // the next worker wipes what it finds.
   ended.serial.store(0, std::memory_order_seq_cst);
   Wipe(Block(ended));
   for (Word& word : ended.opens) word.store(0, std::memory_order_relaxed);
   __atomic_store_n(&ended.block_bytes, 0, __ATOMIC_RELEASE);
-  blocks.Give(offset, bytes);
+  blocks.Give(ended.content_offset, bytes);
   free_records.insert(index);
 }
 

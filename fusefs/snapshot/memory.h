@@ -71,6 +71,8 @@ struct SnapshotStore::Memory {
   }
   // The record behind a handle, null when that version is gone.
   VersionRecord* Find(VersionHandle handle) const;
+  // Takes a version's content away and wipes it; its descriptors stay counted.
+  void Empty(std::uint32_t index);
   // Ends a version: no handle finds it any more, then its bytes are wiped and its room is free.
   void Free(std::uint32_t index);
 };

@@ -119,6 +119,7 @@ class Recovery {
       view->changed_generation = entry.changed_generation;
       view->changed_ns = entry.changed_ns;
       view->narrowed_ns = entry.narrowed_ns;
+      view->forgotten = (entry.change & kForgotten) != 0;
       if (entry.record != kNoRecord) view->record = Adopt(entry.record, node);
       views_.emplace(node, view);
     }
@@ -148,8 +149,13 @@ class Recovery {
         continue;
       }
       const auto view = index == nullptr ? views_.end() : views_.find(record.node);
-      if (view != views_.end() && OpenCount(record) > 0 && RecordIsSane(record, record.node) &&
-          blocks_.TakeAt(record.content_offset, record.block_bytes)) {
+      const bool held = view != views_.end() && OpenCount(record) > 0;
+      if (held && record.emptied.load() != 0) {
+        WipeBlock(record);
+        view->second->superseded.push_back(at);
+        kept_.insert(at);
+      } else if (held && RecordIsSane(record, record.node) &&
+                 blocks_.TakeAt(record.content_offset, record.block_bytes)) {
         // A worker that died between the commit and this stamp left it 0.
         if (record.superseded_ns.load() == 0) {
           record.superseded_ns.store(now_ns);
@@ -168,14 +174,18 @@ class Recovery {
   }
 
   // Only a block that no kept record shares is wiped: a damaged record must not destroy a good one.
-  void WipeGarbage(VersionRecord& record) {
+  void WipeBlock(VersionRecord& record) {
     if (BlockIsSane(record) && blocks_.TakeAt(record.content_offset, record.block_bytes)) {
       Wipe({layout_.content.data() + record.content_offset, record.block_bytes});
       blocks_.Give(record.content_offset, record.block_bytes);
     }
+    record.block_bytes = 0;
+  }
+
+  void WipeGarbage(VersionRecord& record) {
+    WipeBlock(record);
     record.serial.store(0);
     for (Word& word : record.opens) word.store(0);
-    record.block_bytes = 0;
   }
 
   ContentLayout& layout_;
@@ -317,7 +327,7 @@ std::optional<SizeAnswer> SnapshotStore::SizeOf(NodeIndex node, View view, std::
   if (now_ns < at->changed_ns + kGraceNs) {
     answer.settled = false;
     for (const std::uint32_t record : at->superseded)
-      if (OpenCount(memory_->record(record)) > 0)
+      if (OpenCount(memory_->record(record)) > 0 && memory_->record(record).emptied.load() == 0)
         answer.bytes = std::max(answer.bytes, size_of(record));
   }
   return answer;
@@ -365,7 +375,7 @@ ReadOutcome SnapshotStore::ReadVersion(VersionHandle handle, View view, std::uin
       now_ns >= record->superseded_ns.load(std::memory_order_relaxed) +
                     revoke_grace_ns_.load(std::memory_order_relaxed))
     return ReadOutcome::kGone;
-  if (!BlockIsSane(*record) ||
+  if (record->emptied.load(std::memory_order_acquire) != 0 || !BlockIsSane(*record) ||
       record->content_bytes + record->head_bytes + record->tail_bytes > record->block_bytes)
     return ReadOutcome::kStale;
   const Bytes block{memory_->layout->content.data() + record->content_offset, record->block_bytes};
@@ -397,25 +407,44 @@ ReadOutcome SnapshotStore::ReadVersion(VersionHandle handle, View view, std::uin
   }
   // The version may have been evicted and wiped while it was copied (rule F7).
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (record->serial.load(std::memory_order_seq_cst) == SerialOf(handle)) return ReadOutcome::kOk;
+  if (record->serial.load(std::memory_order_seq_cst) == SerialOf(handle) &&
+      record->emptied.load(std::memory_order_seq_cst) == 0)
+    return ReadOutcome::kOk;
   Wipe(out.first(*read_bytes));
   *read_bytes = 0;
   return ReadOutcome::kStale;
 }
 
+namespace {
+
+// Whether somebody whom `before` was open to may not read `now`.
+bool IsNarrower(const VersionRecord& now, const VersionRecord& before) {
+  return now.uid != before.uid || now.gid != before.gid || (before.mode & ~now.mode) != 0;
+}
+
+}  // namespace
+
+bool SnapshotStore::OthersMaySeePages(const NodeView& view) const {
+  if (view.narrowed_ns == 0) return false;
+  const VersionRecord& now = memory_->record(view.record);
+  return view.forgotten ||
+         std::any_of(view.superseded.begin(), view.superseded.end(), [&](std::uint32_t at) {
+           const VersionRecord& before = memory_->record(at);
+           return IsNarrower(now, before) && OpenCount(before) > 0;
+         });
+}
+
 VersionHandle SnapshotStore::MappedBy(VersionHandle opened, const NodeView& view) const {
-  if (view.record == kNoRecord || opened == 0) return 0;
+  if (view.record == kNoRecord || opened == 0 || OthersMaySeePages(view)) return 0;
   const VersionHandle current = HandleOf(view.record);
   if (opened == current) return current;
+  // A descriptor that is not counted: the kernel took its release as done already.
   const VersionRecord* before = memory_->Find(opened);
-  // Evicted (rule F7): nothing tells any more whom it was open to, unless that never changed.
   if (before == nullptr) return view.narrowed_ns == 0 ? current : 0;
-  const VersionRecord& now = memory_->record(view.record);
-  const bool as_open =
-      now.uid == before->uid && now.gid == before->gid && (before->mode & ~now.mode) == 0;
-  // It may have been evicted, and its record used again, while it was looked at.
+  const bool narrower = IsNarrower(memory_->record(view.record), *before);
+  // Its record may have been used again while it was looked at.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return as_open && memory_->Find(opened) == before ? current : 0;
+  return !narrower && memory_->Find(opened) == before ? current : 0;
 }
 
 Freshness SnapshotStore::GetFreshness() const {

@@ -24,6 +24,7 @@ struct NodeView {
   std::uint64_t changed_generation = 0;  // mount generation of the last change
   std::uint64_t changed_ns = 0;
   std::uint64_t narrowed_ns = 0;
+  bool forgotten = false;  // of a version that descriptors have open nothing is known any more
   std::vector<std::uint32_t>
       superseded;  // records that descriptors may still have open, oldest first
 };
@@ -111,9 +112,10 @@ class SnapshotStore {
   ReadOutcome ReadVersion(VersionHandle handle, View view, std::uint64_t offset, MutableBytes out,
                           std::size_t* read_bytes, std::uint64_t now_ns) const;
   VersionHandle HandleOf(std::uint32_t record) const;
-  // What a mapping of a descriptor that was opened on `opened` gets when a page is missing: the
-  // current version of the node, as long as it is open to everybody whom `opened` was open to (rule
-  // F3). 0: nothing.
+  // What goes into the page cache of the node when a descriptor that was opened on `opened` misses a
+  // page: the current version. All descriptors of the node share that cache, so nothing goes in
+  // while one is open that belongs to a version with other rights, open to somebody whom the
+  // current one is closed to (rule F3). 0: nothing.
   VersionHandle MappedBy(VersionHandle opened, const NodeView& view) const;
 
   Freshness GetFreshness() const;
@@ -122,6 +124,7 @@ class SnapshotStore {
  private:
   friend class SnapshotBuilder;
   struct Memory;
+  bool OthersMaySeePages(const NodeView& view) const;
   explicit SnapshotStore(std::unique_ptr<Memory> memory);
   std::unique_ptr<Memory> memory_;
   PublishHooks* hooks_ = nullptr;
