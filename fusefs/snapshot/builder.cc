@@ -126,7 +126,8 @@ class SnapshotBuilder::Impl {
       if (view == nullptr || view->record == kNoRecord || IsControlNode(view->node)) continue;
       const VersionRecord& at = memory_.record(view->record);
       list.push_back({at.secret, std::string(store_.FileName(view->node)), at.number, at.id,
-                      static_cast<std::size_t>(at.content_bytes), at.mode, at.uid, at.gid});
+                      static_cast<std::size_t>(at.content_bytes), at.mode, at.uid, at.gid,
+                      std::string(at.checksum, at.checksum_bytes)});
     }
     return list;
   }

@@ -87,6 +87,7 @@ struct MountedSecret {
   std::uint32_t mode;
   std::uint32_t uid;
   std::uint32_t gid;
+  std::string checksum;
 };
 
 // Freshness of everything that is served (R12).

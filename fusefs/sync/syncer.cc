@@ -126,7 +126,13 @@ Status Syncer::Step() {
     generation_ = 0;  // nothing is taken over from what is mounted
     listing_due_ = true;
   }
+  if (clock_.Monotonic() >= recheck_at_) listing_due_ = true;
   return listing_due_ ? FullListing() : FollowFeed();
+}
+
+MonotonicTime Syncer::Within(std::chrono::seconds time) const {
+  const auto ms = static_cast<std::uint64_t>(std::chrono::milliseconds(time).count());
+  return clock_.Monotonic() + std::chrono::milliseconds(RandomBelow(ms + 1));
 }
 
 Status Syncer::FullListing() {
@@ -168,6 +174,7 @@ Status Syncer::FullListing() {
   listing_due_ = false;
   changed_.clear();
   NoteSuccess();
+  recheck_at_ = Within(options_.recheck_interval);
   return Publish();
 }
 
@@ -179,7 +186,8 @@ void Syncer::Adopt(const std::vector<client::DeliveredSecret>& listing) {
     if (known_.count(secret.name) != 0 || found == mounted.end()) continue;
     FileOwner owner = ResolveOwner(secret.metadata, options_.defaults);
     const auto& now = found->second;
-    if (now.mode == owner.mode && now.uid == owner.uid && now.gid == owner.gid)
+    if (now.checksum == secret.checksum && now.mode == owner.mode && now.uid == owner.uid &&
+        now.gid == owner.gid)
       known_[secret.name] = Known{secret.metadata, secret.checksum, std::move(owner)};
   }
 }
@@ -210,8 +218,12 @@ Status Syncer::RemoveMissing(const std::set<std::string>& listed) {
 }
 
 Status Syncer::FollowFeed() {
+  const auto until_recheck =
+      std::max(std::chrono::seconds(1),
+               std::chrono::ceil<std::chrono::seconds>(recheck_at_ - clock_.Monotonic()));
   auto changes =
-      source_.Changes(Generation{generation_}, options_.feed_wait, Generation{generation_});
+      source_.Changes(Generation{generation_}, std::min(options_.feed_wait, until_recheck),
+                      Generation{generation_});
   if (!changes) {
     if (changes.error().code == Errc::kNotFound) {  // the server was replaced by one without a feed
       has_feed_ = false;
@@ -385,9 +397,10 @@ void Syncer::NoteSuccess() {
     health_.last_error.clear();
   }
   builder_.SetFreshness({now, 0});
-  if (recovered)
-    Log(LogLevel::kInfo, "server answers again, secrets are fresh",
-        {{"server", options_.server_text}});
+  if (!recovered) return;
+  recheck_at_ = std::min(recheck_at_, Within(options_.recheck_spread));
+  Log(LogLevel::kInfo, "server answers again, secrets are fresh",
+      {{"server", options_.server_text}});
 }
 
 void Syncer::NoteFailure(const Error& error) {

@@ -26,6 +26,12 @@ struct SyncOptions {
   std::chrono::milliseconds retry_base{1000};
   std::chrono::milliseconds retry_max{60'000};
   std::chrono::seconds owner_refresh{60};  // names are resolved again this often (R21)
+  // What is mounted is compared with a full listing this often, and within recheck_spread after an
+  // outage: the feed's log in the server's database is not authenticated, so whoever can write there
+  // while the server is stopped can make it silent about a revocation. Both jittered: a fleet does not
+  // come in one wave.
+  std::chrono::seconds recheck_interval{3600};
+  std::chrono::seconds recheck_spread{60};
   // A listing that lost more than this share at once is believed only name by name (R13).
   unsigned shrink_percent = 50;
   std::string server_text;  // for the status
@@ -79,6 +85,8 @@ class Syncer {
 
   Status FullListing();
   Status FollowFeed();
+  // Jittered within the time from now on.
+  MonotonicTime Within(std::chrono::seconds time) const;
   // Takes over from the mount what an earlier worker published and the listing confirms.
   void Adopt(const std::vector<client::DeliveredSecret>& listing);
   Status RemoveMissing(const std::set<std::string>& listed);
@@ -109,6 +117,7 @@ class Syncer {
   bool listing_due_ = true;
   bool has_feed_ = true;
   MonotonicTime owners_resolved_{};
+  MonotonicTime recheck_at_ = MonotonicTime::max();  // set by the first listing
   std::string status_published_;
 
   mutable std::mutex mutex_;  // guards what follows; nothing else is locked while it is held

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "common/base/unique_fd.h"
 #include "fusefs/snapshot/snapshot.h"
@@ -97,6 +98,13 @@ class FakeServer final : public Source {
   }
 };
 
+class SteppedClock final : public Clock {
+ public:
+  WallTime Now() const override { return SystemClock().Now() + ahead; }
+  MonotonicTime Monotonic() const override { return SystemClock().Monotonic() + ahead; }
+  std::chrono::seconds ahead{0};
+};
+
 struct Mount {
   Mount() : fd(::memfd_create("content", MFD_CLOEXEC)) {
     REQUIRE(::ftruncate(fd.get(), static_cast<off_t>(snapshot::ContentMemoryBytes())) == 0);
@@ -108,7 +116,7 @@ struct Mount {
     store.reset();
     store = snapshot::SnapshotStore::Attach(fd.get()).value();
     builder = std::make_unique<snapshot::SnapshotBuilder>(*store);
-    syncer = std::make_unique<Syncer>(server, *builder, SystemClock(), SyncOptions{});
+    syncer = std::make_unique<Syncer>(server, *builder, clock, SyncOptions{});
   }
   std::string Read(const std::string& name) const {
     const auto snapshot = store->Current();
@@ -123,6 +131,7 @@ struct Mount {
                : "<error>";
   }
   FakeServer server;
+  SteppedClock clock;
   UniqueFd fd;
   std::unique_ptr<snapshot::SnapshotStore> store;
   std::unique_ptr<snapshot::SnapshotBuilder> builder;
@@ -206,6 +215,61 @@ TEST_CASE("An outage changes nothing that is mounted and is told", "[sync]") {
   REQUIRE_FALSE(failed.has_value());
   CHECK(failed.error().code == Errc::kUnavailable);
   CHECK(mount.Read("a") == "alpha");
+}
+
+TEST_CASE("What the feed is silent about after an outage is found within a minute", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  mount.server.down = true;
+  std::jthread outage([&](const std::stop_token& stop) { mount.syncer->Run(stop); });
+  const auto eventually = [](const auto& done) {
+    for (int i = 0; i < 5000 && !done(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    return done();
+  };
+  const bool stale = eventually([&] { return mount.syncer->health().stale_since_s != 0; });
+  outage.request_stop();
+  outage.join();
+  REQUIRE(stale);
+  // Somebody has written to the server's change log meanwhile.
+  mount.server.granted["a"] = {"alpha two", {}, 2};
+  mount.server.granted.erase("b");
+  mount.server.down = false;
+  REQUIRE(mount.syncer->Step().has_value());
+  REQUIRE(mount.syncer->health().stale_since_s == 0);
+  mount.clock.ahead = std::chrono::seconds(61);
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("a") == "alpha two");
+  CHECK(mount.Read("b") == "<none>");
+  const int listings = mount.server.listings;
+  mount.clock.ahead += std::chrono::seconds(1);
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.server.listings == listings);
+}
+
+TEST_CASE("Without an outage it is found within an hour", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  mount.server.granted["a"] = {"alpha two", {}, 2};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("a") == "alpha");
+  mount.clock.ahead = std::chrono::seconds(3601);
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("a") == "alpha two");
+}
+
+TEST_CASE("A new worker takes over only what the listing confirms", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  mount.server.fetched.clear();
+  mount.Restart();
+  mount.server.granted["a"] = {"alpha two", {}, 2};  // and the feed says nothing
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.server.fetched == std::vector<std::string>{"a"});
+  CHECK(mount.Read("a") == "alpha two");
 }
 
 TEST_CASE("One secret that went away meanwhile does not cost the others of its batch", "[sync]") {
