@@ -36,6 +36,12 @@ struct UsedSegment {
   std::uint64_t first_seq = 0;
 };
 
+struct IndexEntry {
+  std::uint64_t seq = 0;
+  std::size_t offset = 0;  // in the segment
+  crypto::Hash before{};   // hash of the record before
+};
+
 Error IoError(const std::string& what) {
   return Error{Errc::kUnavailable, what + ": " + std::strerror(errno)};
 }
@@ -97,6 +103,7 @@ class AccessLog::Impl {
   Status CutBehind(const std::vector<std::uint32_t>& used, const Walk& walk, Recovery* recovery);
   Result<SegmentPtr> OpenSegment(std::uint32_t ordinal) const;
   Result<SegmentPtr> AllocateSegment(std::uint32_t ordinal) const;
+  Result<IndexEntry> StartOf(int fd, std::uint64_t first_seq) const;
   void TopUpReserve();
   std::uint64_t ReserveLeft() const;
   Status Rotate();
@@ -118,8 +125,8 @@ class AccessLog::Impl {
   std::deque<SegmentPtr> spares_;
   std::uint32_t last_ordinal_ = 0;
   std::vector<UsedSegment> used_;
-  std::vector<std::pair<std::uint64_t, std::size_t>> index_;  // of the current segment: seq, offset
-  std::vector<SegmentPtr> unsynced_;                          // filled since the last sync
+  std::vector<IndexEntry> index_;     // of the current segment
+  std::vector<SegmentPtr> unsynced_;  // filled since the last sync
   Position last_;
   ByteVector buffer_;   // records of the batch that is being written
   ChainHead buffered_;  // head after the records in buffer_
@@ -143,7 +150,7 @@ struct AccessLog::Impl::Walk {
   std::size_t offset = 0;        // end of its last good record
   std::string damage;            // why the walk ended early; empty when it reached the end
   bool durable_differs = false;  // the record that the anchor names is another one
-  std::vector<std::pair<std::uint64_t, std::size_t>> index;
+  std::vector<IndexEntry> index;
 };
 
 AccessLog::Impl::~Impl() {
@@ -218,14 +225,14 @@ Status AccessLog::Impl::FollowSegment(std::uint32_t ordinal, Bytes bytes, Walk* 
   spool::RecordState state;
   while ((state = spool::ReadRecord(bytes, walk->offset, &record)) == spool::RecordState::kRecord) {
     const std::uint64_t seq = walk->head.seq + 1;
-    const crypto::Hash hash =
-        crypto::ChainHash(key_, walk->head.hash, chain_id_, seq, record.event);
+    const crypto::Hash before = walk->head.hash;
+    const crypto::Hash hash = crypto::ChainHash(key_, before, chain_id_, seq, record.event);
     if (!crypto::EqualsConstantTime(hash, record.hash)) {
       walk->damage = "the hash does not match";
       return {};
     }
     if (seq == options_.durable.seq && hash != options_.durable.hash) walk->durable_differs = true;
-    if (seq % kIndexEvery == 0) walk->index.emplace_back(seq, walk->offset);
+    if (seq % kIndexEvery == 0) walk->index.push_back({seq, walk->offset, before});
     if (!IsHeadRecord(record.event)) walk->last_event_seq = seq;
     walk->head = ChainHead{seq, hash};
     walk->offset = record.end;
@@ -477,7 +484,7 @@ Status AccessLog::Impl::Append(std::span<const Bytes> events, bool is_head_recor
     if (offset_ + buffer_.size() == 0)
       spool::AppendHeader(spool::Header{chain_id_, buffered_}, &buffer_);
     const std::uint64_t seq = buffered_.seq + 1;
-    if (seq % kIndexEvery == 0) index_.emplace_back(seq, offset_ + buffer_.size());
+    if (seq % kIndexEvery == 0) index_.push_back({seq, offset_ + buffer_.size(), buffered_.hash});
     buffered_ = ChainHead{seq, crypto::ChainHash(key_, buffered_.hash, chain_id_, seq, event)};
     PutU32(&buffer_, static_cast<std::uint32_t>(event.size()));
     buffer_.insert(buffer_.end(), event.begin(), event.end());
@@ -486,7 +493,7 @@ Status AccessLog::Impl::Append(std::span<const Bytes> events, bool is_head_recor
   if (status) status = Flush();
   if (!status) {
     ++stats_.refused_batches;
-    std::erase_if(index_, [&](const auto& entry) { return entry.first > last_.head.seq; });
+    std::erase_if(index_, [&](const IndexEntry& entry) { return entry.seq > last_.head.seq; });
     return status;
   }
   Count(events);
@@ -552,32 +559,41 @@ AccessLogStats AccessLog::Impl::Stats() const {
   return stats;
 }
 
+Result<IndexEntry> AccessLog::Impl::StartOf(int fd, std::uint64_t first_seq) const {
+  std::array<std::uint8_t, spool::kHeaderBytes> head{};
+  if (::pread(fd, head.data(), head.size(), 0) < 0)
+    return IoError("cannot read a segment of the audit spool");
+  const auto header = spool::ParseHeader(head);
+  if (!header || header->before.seq + 1 != first_seq) return RecordIsDamaged(chain_id_, first_seq);
+  return IndexEntry{first_seq, spool::kHeaderBytes, header->before.hash};
+}
+
 Result<std::vector<AccessLog::StoredEvent>> AccessLog::Impl::Read(std::uint64_t after_seq,
                                                                   std::size_t limit) const {
   std::vector<UsedSegment> segments;
   std::uint64_t last_seq = 0;
-  std::pair<std::uint64_t, std::size_t> start{0,
-                                              0};  // nearest known position in the current segment
+  IndexEntry start;  // nearest known position in the current segment
   {
     const std::lock_guard lock(mutex_);
     last_seq = last_.head.seq;
     segments = used_;
     for (const auto& entry : index_) {
-      if (entry.first <= after_seq + 1) start = entry;
+      if (entry.seq <= after_seq + 1) start = entry;
     }
   }
   std::vector<StoredEvent> found;
   for (std::size_t i = 0; i < segments.size() && found.size() < limit; ++i) {
     const bool is_last = i + 1 == segments.size();
     if (!is_last && segments[i + 1].first_seq <= after_seq + 1) continue;
-    std::size_t offset = spool::kHeaderBytes;
-    std::uint64_t seq = segments[i].first_seq;
-    if (is_last && start.first != 0) std::tie(seq, offset) = start;
     ByteVector chunk(std::min(kReadChunkBytes, options_.segment_bytes));
     const UniqueFd fd(
         ::open(PathOf(segments[i].ordinal).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
     if (!fd.valid() && errno == ENOENT && !is_last) continue;  // archived
     if (!fd.valid()) return IoError("cannot open " + PathOf(segments[i].ordinal));
+    ASSIGN_OR_RETURN(auto from, is_last&& start.seq != 0
+                                    ? Result<IndexEntry>(start)
+                                    : StartOf(fd.get(), segments[i].first_seq));
+    auto& [seq, offset, before] = from;
     bool more = true;
     while (more && seq <= last_seq && found.size() < limit) {
       const ssize_t got = ::pread(fd.get(), chunk.data(), chunk.size(), static_cast<off_t>(offset));
@@ -587,8 +603,12 @@ Result<std::vector<AccessLog::StoredEvent>> AccessLog::Impl::Read(std::uint64_t 
       spool::Record record;
       while (seq <= last_seq && found.size() < limit &&
              spool::ReadRecord(bytes, at, &record) == spool::RecordState::kRecord) {
-        if (seq > after_seq)
+        if (seq > after_seq) {
+          if (!IsLinked(key_, chain_id_, before, seq, record.event, record.hash))
+            return RecordIsDamaged(chain_id_, seq);
           found.push_back({seq, ByteVector(record.event.begin(), record.event.end())});
+        }
+        std::copy(record.hash.begin(), record.hash.end(), before.begin());
         at = record.end;
         ++seq;
       }

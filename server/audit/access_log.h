@@ -106,7 +106,9 @@ class AccessLog {
     std::uint64_t seq = 0;
     ByteVector event;
   };
-  // Up to `limit` records after `after_seq`, oldest first, of the segments that have not been moved away. Not verified here: verify.h does that.
+  // Up to `limit` records after `after_seq`, oldest first, of the segments that have not been
+  // moved away. Each is compared with the record before it; kCorrupt names the one that does not
+  // continue it. What is missing at the end is for verify.h.
   Result<std::vector<StoredEvent>> Read(std::uint64_t after_seq, std::size_t limit) const;
 
   AccessLogStats Stats() const;

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <set>
+#include <map>
 #include <span>
 #include <thread>
 
@@ -18,34 +18,34 @@ namespace {
 constexpr int kSettleRounds = 50;
 constexpr std::chrono::milliseconds kSettlePause{20};
 
-struct SegmentPath {
+struct Segment {
   std::uint32_t ordinal = 0;
-  std::string path;
+  std::vector<std::string> copies;  // paths; one, unless an archive holds it too
 };
 
-Result<std::vector<SegmentPath>> FindSegments(const std::vector<std::string>& directories) {
-  std::vector<SegmentPath> found;
-  std::set<std::uint32_t> seen;
+Result<std::vector<Segment>> FindSegments(const std::vector<std::string>& directories) {
+  std::map<std::uint32_t, Segment> found;
   for (const std::string& directory : directories) {
     ASSIGN_OR_RETURN(const std::vector<std::uint32_t> ordinals, spool::ListSegments(directory));
     for (const std::uint32_t ordinal : ordinals) {
-      if (seen.insert(ordinal).second) {
-        found.push_back({ordinal, directory + "/" + spool::SegmentName(ordinal)});
-      }
+      found[ordinal].ordinal = ordinal;
+      found[ordinal].copies.push_back(directory + "/" + spool::SegmentName(ordinal));
     }
   }
-  std::sort(found.begin(), found.end(),
-            [](const SegmentPath& a, const SegmentPath& b) { return a.ordinal < b.ordinal; });
-  return found;
+  std::vector<Segment> segments;
+  for (auto& [ordinal, segment] : found) segments.push_back(std::move(segment));
+  return segments;
 }
 
-Result<bool> IsBegun(const std::string& path) {
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  std::array<std::uint8_t, spool::kHeaderBytes> head{};
-  if (!fd.valid() || ::pread(fd.get(), head.data(), head.size(), 0) < 0) {
-    return Error{Errc::kUnavailable, "cannot read " + path};
+Result<bool> IsBegun(const Segment& segment) {
+  for (const std::string& path : segment.copies) {
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    std::array<std::uint8_t, spool::kHeaderBytes> head{};
+    if (!fd.valid() || ::pread(fd.get(), head.data(), head.size(), 0) < 0)
+      return Error{Errc::kUnavailable, "cannot read " + path};
+    if (spool::UsedBytes(head) != 0) return true;
   }
-  return spool::UsedBytes(head) != 0;
+  return false;
 }
 
 // Offset behind the last whole record that both reads of a segment show alike.
@@ -96,6 +96,23 @@ Result<ByteVector> ReadSettled(const std::string& path) {
     first = std::move(second);
     std::this_thread::sleep_for(kSettlePause);
   }
+}
+
+// The longest of the copies. One that was made while the segment grew may end early; `odd_one` is
+// set to one that says something else, for neither may hide what was done to the other.
+Result<ByteVector> ReadCopies(const Segment& segment, std::string* odd_one) {
+  ByteVector longest;
+  std::size_t longest_bytes = 0;
+  for (const std::string& path : segment.copies) {
+    ASSIGN_OR_RETURN(ByteVector bytes, ReadSettled(path));
+    const std::size_t used = spool::UsedBytes(bytes);
+    const auto common = static_cast<std::ptrdiff_t>(std::min(used, longest_bytes));
+    if (!std::equal(bytes.begin(), bytes.begin() + common, longest.begin())) *odd_one = path;
+    if (used < longest_bytes) continue;
+    longest_bytes = used;
+    longest = std::move(bytes);
+  }
+  return longest;
 }
 
 }  // namespace
@@ -172,7 +189,7 @@ const ExpectedHeads& ChainVerifier::RecordedHeads(const std::string& other) cons
 
 Result<std::vector<Damage>> ReadSpool(const std::vector<std::string>& directories,
                                       const std::string& chain_id, const AddRecord& add) {
-  ASSIGN_OR_RETURN(const std::vector<SegmentPath> segments, FindSegments(directories));
+  ASSIGN_OR_RETURN(const std::vector<Segment> segments, FindSegments(directories));
   std::vector<Damage> damage;
   std::uint64_t seq = 0;
   crypto::Hash hash{};  // as stored: `add` judges it
@@ -185,23 +202,26 @@ Result<std::vector<Damage>> ReadSpool(const std::vector<std::string>& directorie
   // in it.
   std::size_t used = 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    ASSIGN_OR_RETURN(const bool begun, IsBegun(segments[i].path));
+    ASSIGN_OR_RETURN(const bool begun, IsBegun(segments[i]));
     if (begun) used = i + 1;
   }
-  for (const SegmentPath& segment : std::span(segments).first(used)) {
-    ASSIGN_OR_RETURN(const ByteVector bytes, ReadSettled(segment.path));
+  for (const Segment& segment : std::span(segments).first(used)) {
+    std::string odd_one;
+    const std::string& path = segment.copies.front();
+    ASSIGN_OR_RETURN(const ByteVector bytes, ReadCopies(segment, &odd_one));
+    if (!odd_one.empty()) report("the copies " + path + " and " + odd_one + " differ");
     const auto header = spool::ParseHeader(bytes);
     // Nothing can be missing in front of the chain's first record, whatever number its segment has: a chain that was
     // begun anew goes on with the next spare.
     const bool begins_here = previous == 0 && header && header->before == ChainHead{};
     if ((segment.ordinal != previous + 1 && !begins_here) || spool::UsedBytes(bytes) == 0) {
       report("the segment " + spool::SegmentName(previous + 1) + " is missing or empty, but " +
-             segment.path + " is there (name its directory with --archive if it was moved)");
+             path + " is there (name its directory with --archive if it was moved)");
       return damage;
     }
     previous = segment.ordinal;
     if (!header || header->chain_id != chain_id || header->before != ChainHead{seq, hash}) {
-      report("the header of " + segment.path + " is damaged or of another chain");
+      report("the header of " + path + " is damaged or of another chain");
       return damage;
     }
     spool::Record record;
@@ -214,7 +234,7 @@ Result<std::vector<Damage>> ReadSpool(const std::vector<std::string>& directorie
       at = record.end;
     }
     if (state == spool::RecordState::kTorn) {
-      report("the record at byte " + std::to_string(at) + " of " + segment.path + " is damaged");
+      report("the record at byte " + std::to_string(at) + " of " + path + " is damaged");
       return damage;
     }
   }

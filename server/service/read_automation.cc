@@ -149,6 +149,34 @@ Access ExplainAccess(const catalog::Root& root, std::string_view client_name,
   return access;
 }
 
+// Up to `limit` rows of the store chain after `after`, or the newest, each compared with the row
+// before it.
+Result<std::vector<store::AuditRow>> ReadStoreChain(const Services& services,
+                                                    std::optional<std::uint64_t> after,
+                                                    std::size_t limit) {
+  ASSIGN_OR_RETURN(store::Reader reader, services.store->Read());
+  if (!after) {
+    ASSIGN_OR_RETURN(const auto last, reader.LastAudit());
+    const std::uint64_t newest = last ? last->seq : 0;
+    after = newest - std::min<std::uint64_t>(newest, limit);
+  }
+  const bool from_first = *after == 0;
+  ASSIGN_OR_RETURN(
+      auto rows, from_first ? reader.ListAudit(0, limit) : reader.ListAudit(*after - 1, limit + 1));
+  audit::ChainHead before;
+  std::vector<store::AuditRow> linked;
+  for (store::AuditRow& row : rows) {
+    const bool is_wanted = row.seq > *after;  // else it is the one in front: its hash is needed
+    if (is_wanted && (row.seq != before.seq + 1 ||
+                      !audit::IsLinked(services.keys->audit_key(), audit::kStoreChainId,
+                                       before.hash, row.seq, row.event, row.hash)))
+      return audit::RecordIsDamaged(audit::kStoreChainId, row.seq);
+    before = audit::ChainHead{row.seq, row.hash};
+    if (is_wanted) linked.push_back(std::move(row));
+  }
+  return linked;
+}
+
 Result<AuditPage> ReadAudit(const Services& services, ChainName chain,
                             std::optional<std::uint64_t> after, std::size_t limit) {
   AuditPage page;
@@ -161,10 +189,8 @@ Result<AuditPage> ReadAudit(const Services& services, ChainName chain,
     return {};
   };
   if (chain == ChainName::kStore) {
-    ASSIGN_OR_RETURN(store::Reader reader, services.store->Read());
-    auto rows = after ? reader.ListAudit(*after, limit) : reader.ListNewestAudit(limit);
-    if (!rows) return std::move(rows).error();
-    for (const store::AuditRow& row : *rows)
+    ASSIGN_OR_RETURN(const auto rows, ReadStoreChain(services, after, limit));
+    for (const store::AuditRow& row : rows)
       RETURN_IF_ERROR(add(audit::kStoreChainId, row.seq, row.event));
     return page;
   }

@@ -80,3 +80,11 @@ StopServer
 rm -rf "$T/state"
 cp -r "$T/state.good" "$T/state"
 Found "a store older than its anchor" "anchor\|older"
+
+# Beside a running server: what was changed in either chain is not shown as if it had been written.
+StartServer --accept-rollback
+ExpectRun 0 Cli audit tail -n 50
+Sql "UPDATE audit SET event = CAST(substr(event, 1, 30) || x'21' || substr(event, 32) AS BLOB) WHERE seq = (SELECT max(seq) - 2 FROM audit)"
+ExpectRun 1 Cli audit tail -n 50
+grep -q "of the audit chain store is not the one that was written; run latchkeyd check" "$T/server.log" || Fail "the log does not name the record"
+StopServer

@@ -132,6 +132,42 @@ TEST_CASE("A directory that is absent or holds another server's chain is refused
   CHECK_THAT(refused.error().message, Catch::Contains("access:test"));
 }
 
+TEST_CASE("A reader of the log is not shown a record that was changed under it", "[audit]") {
+  const ScratchDir dir;
+  const auto log = OpenLog(SmallLog(dir.path(), 40));
+  for (std::uint64_t i = 0; i < 2500; i += 10) AppendReads(*log, i, 10);
+  REQUIRE(log->Read(0, 10'000)->size() == 2500);
+  // In a closed segment, in the open one, and in one whose start is known from the index.
+  const std::uint64_t seq = GENERATE(3, 700, 1024, 1025, 2499);
+  std::string path;
+  std::uint64_t first = 0;
+  const auto segments = spool::ListSegments(dir.path());
+  REQUIRE(segments.has_value());
+  for (const std::uint32_t ordinal : *segments) {
+    const std::string candidate = dir.File(spool::SegmentName(ordinal));
+    const auto header = spool::ParseHeader(ReadFile(candidate));
+    if (!header || header->before.seq >= seq) break;
+    first = header->before.seq + 1;
+    path = candidate;
+  }
+  ByteVector bytes = ReadFile(path);
+  spool::Record record;
+  std::size_t at = spool::kHeaderBytes;
+  for (std::uint64_t i = first; i < seq; ++i) {
+    REQUIRE(spool::ReadRecord(bytes, at, &record) == spool::RecordState::kRecord);
+    at = record.end;
+  }
+  bytes[at + 40] ^= 1;
+  WriteFile(path, bytes);
+  CHECK(log->Read(0, 10'000).error().code == Errc::kCorrupt);
+  const auto refused = log->Read(seq - 1, 1);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK_THAT(refused.error().message, Catch::Contains("record " + std::to_string(seq) + " of"));
+  // Those before and behind it are shown still.
+  CHECK(log->Read(0, seq - 1)->size() == seq - 1);
+  CHECK(log->Read(seq, 10'000)->size() == 2500 - seq);
+}
+
 TEST_CASE("Archiving moves closed segments alone, beside a running server, and loses no record",
           "[audit]") {
   const ScratchDir dir;

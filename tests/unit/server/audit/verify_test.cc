@@ -274,6 +274,44 @@ TEST_CASE("A segment that is gone is named, and found again in an archive direct
   CHECK(verifier.damage().empty());
 }
 
+TEST_CASE("A good copy of a segment does not hide what was done to another", "[audit]") {
+  const ScratchDir dir;
+  const ScratchDir archive;
+  const ChainHead head = MakeSpool(dir);
+  const auto damage = [&] {
+    ChainVerifier verifier(TestKey(), "access:test", {});
+    const auto files = ReadSpool(
+        {archive.path(), dir.path()}, "access:test",
+        [&](std::uint64_t seq, Bytes event, Bytes hash) { return verifier.Add(seq, event, hash); });
+    REQUIRE(files.has_value());
+    if (files->empty() && verifier.damage().empty()) CHECK(verifier.records() == head.seq);
+    return files->size() + verifier.damage().size();
+  };
+  const std::string live = dir.File("access-000001.spool");
+  const std::string copy = archive.File("access-000001.spool");
+  const ByteVector good = ReadFile(live);
+  WriteFile(copy, good);
+  CHECK(damage() == 0);
+  // Copied while it grew: shorter, and as good.
+  spool::Record record;
+  REQUIRE(spool::ReadRecord(good, spool::kHeaderBytes, &record) == spool::RecordState::kRecord);
+  ByteVector shorter = good;
+  std::fill(shorter.begin() + static_cast<std::ptrdiff_t>(record.end), shorter.end(),
+            std::uint8_t{0});
+  WriteFile(copy, shorter);
+  CHECK(damage() == 0);
+  ByteVector changed = good;
+  changed[spool::kHeaderBytes + 60] ^= 1;
+  SECTION("to the live one") {
+    WriteFile(copy, good);
+    WriteFile(live, changed);
+  }
+  SECTION("to the archived one") {
+    WriteFile(copy, changed);
+  }
+  CHECK(damage() >= 1);
+}
+
 TEST_CASE("A spool that is being written verifies at every moment", "[audit]") {
   const ScratchDir dir;
   AccessLogOptions options = SmallLog(dir.path());
