@@ -22,6 +22,24 @@ service::Settings SettingsOf(const config::Config& config) {
   return settings;
 }
 
+// `--accept-rollback` is said after somebody exchanged files by hand. A database that lies beside the write-ahead log of
+// another one is read as a mix of both, and rows that no start reads would be found missing much later. Opened for itself:
+// what is found here is an answer, not the end of the process (rule P4), and nothing is written back to the file.
+Status RefuseMixedFile(const std::string& path) {
+  const auto is_whole = [&]() -> Result<bool> {
+    ASSIGN_OR_RETURN(const auto store, store::Store::Open(path, store::OpenMode::kSnapshot, {}));
+    ASSIGN_OR_RETURN(store::Reader reader, store->Read());
+    ASSIGN_OR_RETURN(const std::vector<std::string> findings, reader.CheckIntegrity());
+    return findings.empty();
+  };
+  const Result<bool> whole = is_whole();
+  if (whole && *whole) return {};
+  if (!whole && whole.error().code != Errc::kCorrupt) return whole.error();
+  return Error{Errc::kCorrupt,
+               "the database file is not whole, perhaps a mix of two stores: put a backup in its "
+               "place with latchkeyd restore, not by copying; latchkeyd check lists the damage"};
+}
+
 }  // namespace
 
 Refusal RefusalOf(const Error& error) {
@@ -52,6 +70,28 @@ Result<std::unique_ptr<keys::Keyring>> LoadKeyring(store::Store& store, keys::Nu
   return keys::Keyring::Load(store.store_id(), key.kek_id, std::move(key.kek), keks, rows);
 }
 
+AnchorVerdict JudgeByAnchor(const std::string& anchor_path, const crypto::AuditKey& key,
+                            store::Store& store, store::Reader& reader) {
+  Result<std::optional<audit::Anchor>> anchor = audit::ReadAnchor(anchor_path, key);
+  if (!anchor && anchor.error().code != Errc::kCorrupt) return {std::nullopt, anchor.error()};
+  if (!anchor)
+    return {std::nullopt, Error{Errc::kConflict, anchor.error().message + kAcceptAdvice}};
+  if (!anchor->has_value()) {
+    return {std::nullopt,
+            Error{Errc::kConflict, "the anchor " + anchor_path + " is missing" + kAcceptAdvice}};
+  }
+  const Result<std::optional<store::AuditRow>> last = reader.LastAudit();
+  if (!last) return {std::nullopt, last.error()};
+  audit::StorePosition position{store.store_id(), store.generation(), {}};
+  if (*last) position.head = audit::ChainHead{(*last)->seq, (*last)->hash};
+  const auto hash_at = [&](std::uint64_t seq) -> Result<std::optional<crypto::Hash>> {
+    ASSIGN_OR_RETURN(const std::vector<store::AuditRow> rows, reader.ListAudit(seq - 1, 1));
+    if (rows.empty() || rows[0].seq != seq) return std::optional<crypto::Hash>();
+    return std::optional<crypto::Hash>(rows[0].hash);
+  };
+  return {**anchor, audit::CheckAgainstAnchor(**anchor, position, hash_at)};
+}
+
 Assembly::~Assembly() {
   // A stop that was asked for reports its error; this one is the way out after an earlier failure.
   [[maybe_unused]] const Status stopped = Stop();
@@ -73,6 +113,7 @@ Status Assembly::OpenKeys(const AssemblyOptions& options) {
   ASSIGN_OR_RETURN(keys::NumberedKek key,
                    MakeKekProvider(*options.config, options.credentials_directory)->LoadAny());
   key_trouble_ = false;
+  if (options.accept_rollback) RETURN_IF_ERROR(RefuseMixedFile(options.config->store.path));
   store::Options store_options;
   store_options.fatal = [fatal = options.fatal](const Error& error) {
     fatal(error.message.c_str());
@@ -85,30 +126,14 @@ Status Assembly::OpenKeys(const AssemblyOptions& options) {
   return {};
 }
 
-Status Assembly::CheckAnchor(const AssemblyOptions& options, store::Reader& reader,
-                             audit::ChainHead head) {
-  Result<std::optional<audit::Anchor>> anchor =
-      audit::ReadAnchor(options.config->anchor.path, keyring_->audit_key());
-  Status verdict;
-  if (!anchor) {
-    if (anchor.error().code != Errc::kCorrupt) return anchor.error();
-    verdict = Error{Errc::kConflict, anchor.error().message + kAcceptAdvice};
-  } else if (!anchor->has_value()) {
-    verdict = Error{Errc::kConflict,
-                    "the anchor " + options.config->anchor.path + " is missing" + kAcceptAdvice};
-  } else {
-    anchor_ = **anchor;
-    const audit::StorePosition position{store_->store_id(), store_->generation(), head};
-    verdict = audit::CheckAgainstAnchor(
-        *anchor_, position, [&](std::uint64_t seq) -> Result<std::optional<crypto::Hash>> {
-          ASSIGN_OR_RETURN(const std::vector<store::AuditRow> rows, reader.ListAudit(seq - 1, 1));
-          if (rows.empty() || rows[0].seq != seq) return std::optional<crypto::Hash>();
-          return std::optional<crypto::Hash>(rows[0].hash);
-        });
-  }
-  if (verdict) return {};
-  if (verdict.error().code != Errc::kConflict || !options.accept_rollback) return verdict;
-  Log(LogLevel::kWarn, "rollback accepted", {{"reason", verdict.error().message}});
+Status Assembly::CheckAnchor(const AssemblyOptions& options, store::Reader& reader) {
+  AnchorVerdict verdict =
+      JudgeByAnchor(options.config->anchor.path, keyring_->audit_key(), *store_, reader);
+  anchor_ = std::move(verdict.anchor);
+  if (verdict.status) return {};
+  const Error& error = verdict.status.error();
+  if (error.code != Errc::kConflict || !options.accept_rollback) return error;
+  Log(LogLevel::kWarn, "rollback accepted", {{"reason", error.message}});
   rolled_back_ = true;
   return {};
 }
@@ -116,7 +141,7 @@ Status Assembly::CheckAnchor(const AssemblyOptions& options, store::Reader& read
 Status Assembly::OpenAudit(const AssemblyOptions& options, store::Reader& reader) {
   ASSIGN_OR_RETURN(const std::optional<store::AuditRow> last, reader.LastAudit());
   const audit::ChainHead head = last ? audit::ChainHead{last->seq, last->hash} : audit::ChainHead{};
-  RETURN_IF_ERROR(CheckAnchor(options, reader, head));
+  RETURN_IF_ERROR(CheckAnchor(options, reader));
   chain_ = std::make_unique<audit::StoreChain>(keyring_->audit_key(), head, store_->generation());
 
   audit::AccessLogOptions log;
@@ -133,12 +158,17 @@ Status Assembly::OpenAudit(const AssemblyOptions& options, store::Reader& reader
   return {};
 }
 
-Status Assembly::RecordStart() {
+Status Assembly::RecordStart(const AssemblyOptions& options) {
   if (access_->recovery().cut) {
     Log(LogLevel::kWarn, "the torn tail of the audit spool was cut",
         {{"bytes", access_->recovery().cut_bytes},
          {"head_seq", access_->recovery().head_after.seq}});
     RETURN_IF_ERROR(service::RecordTailCut(*access_, SystemClock()));
+  }
+  if (options.accept_rollback && !rolled_back_) {
+    Log(LogLevel::kWarn,
+        "--accept-rollback was given, but the store did not go back; a restore had no effect",
+        {{"generation", store_->generation().value}});
   }
   if (!rolled_back_) return {};
   return service::RecordAcceptedRollback(*store_, *chain_, *access_,
@@ -171,7 +201,7 @@ Status Assembly::OpenParts(const AssemblyOptions& options) {
   heads.refusals = &refusals_;
   heads_ = std::make_unique<audit::HeadKeeper>(keyring_->audit_key(), *chain_, *access_,
                                                std::move(heads));
-  if (Status recorded = RecordStart(); !recorded) {
+  if (Status recorded = RecordStart(options); !recorded) {
     // The anchor must not move on: the next start has to ask again.
     heads_.reset();
     return recorded;

@@ -41,6 +41,15 @@ std::unique_ptr<keys::KekProvider> MakeKekProvider(const config::Config& config,
 // The keyring of an open store with the key of `provider`. Any failure is one of the key (exit 78, rule K3).
 Result<std::unique_ptr<keys::Keyring>> LoadKeyring(store::Store& store, keys::NumberedKek key);
 
+// What the anchor says of a store (rule G6). The status is ok, or kConflict: the store is older than its anchor, or the
+// anchor is missing or damaged, which `serve --accept-rollback` accepts. Other errors: the anchor cannot be read.
+struct AnchorVerdict {
+  std::optional<audit::Anchor> anchor;
+  Status status;
+};
+AnchorVerdict JudgeByAnchor(const std::string& anchor_path, const crypto::AuditKey& key,
+                            store::Store& store, store::Reader& reader);
+
 // Owned and taken apart by one thread.
 class Assembly {
  public:
@@ -71,9 +80,9 @@ class Assembly {
   Assembly() = default;
   Status OpenParts(const AssemblyOptions& options);
   Status OpenKeys(const AssemblyOptions& options);
-  Status CheckAnchor(const AssemblyOptions& options, store::Reader& reader, audit::ChainHead head);
+  Status CheckAnchor(const AssemblyOptions& options, store::Reader& reader);
   Status OpenAudit(const AssemblyOptions& options, store::Reader& reader);
-  Status RecordStart();
+  Status RecordStart(const AssemblyOptions& options);
 
   // In order of construction; destroyed in reverse.
   bool key_trouble_ = false;

@@ -17,6 +17,7 @@
 #include "server/audit/spool.h"
 #include "server/service/check.h"
 #include "server/service/maintenance.h"
+#include "server/store/replacement.h"
 
 namespace latchkey {
 namespace {
@@ -65,6 +66,12 @@ Status MakeDirectory(const std::string& path) {
   if (error)
     return Error{Errc::kUnavailable, "cannot make the directory " + path + ": " + error.message()};
   return {};
+}
+
+Status MakeDirectories(const config::Config& config) {
+  RETURN_IF_ERROR(MakeDirectory(DirectoryOf(config.store.path)));
+  RETURN_IF_ERROR(MakeDirectory(DirectoryOf(config.anchor.path)));
+  return MakeDirectory(config.audit.dir);
 }
 
 Status WriteAll(int fd, Bytes bytes) {
@@ -159,9 +166,7 @@ Status MakeEverything(const config::Config& config, keys::NumberedKek key,
     RETURN_IF_ERROR(MakeDirectory(DirectoryOf(config.keys.kek_file)));
     RETURN_IF_ERROR(keys::CreateKekFile(config.keys.kek_file, kek_id, key.kek));
   }
-  RETURN_IF_ERROR(MakeDirectory(DirectoryOf(config.store.path)));
-  RETURN_IF_ERROR(MakeDirectory(DirectoryOf(config.anchor.path)));
-  RETURN_IF_ERROR(MakeDirectory(config.audit.dir));
+  RETURN_IF_ERROR(MakeDirectories(config));
   crypto::StoreId store_id{};
   crypto::RandomBytes(store_id);
   const std::int64_t now = EpochSeconds(SystemClock().Now());
@@ -186,6 +191,12 @@ Result<keys::NumberedKek> KeyForCheck(const CheckCommandOptions& options) {
   return MakeKekProvider(*options.config, options.credentials_directory)->LoadAny();
 }
 
+void PrintDamage(const std::string& finding) {
+  std::string line = "damaged: ";
+  AppendJsonEscaped(&line, finding, 2048);
+  Print(line);
+}
+
 void PrintCounts(const service::CheckCounts& counts, bool is_backup) {
   const auto line = [](std::string what, std::uint64_t count) {
     what.resize(22, ' ');
@@ -207,6 +218,43 @@ void PrintCounts(const service::CheckCounts& counts, bool is_backup) {
     line("access audit events", counts.access_events);
   }
   line("damaged", counts.damaged);
+}
+
+// --- restore --------------------------------------------------------------------------------------------------------
+
+struct RestoredStore {
+  service::CheckCounts counts;
+  bool is_behind_anchor = false;
+};
+
+// The copy is verified, not the backup: what is found good is what is put in place.
+Result<RestoredStore> VerifyCopy(const config::Config& config, const std::filesystem::path& copy,
+                                 keys::NumberedKek key, bool* key_trouble) {
+  ASSIGN_OR_RETURN(const auto store, store::Store::Open(copy, store::OpenMode::kSnapshot, {}));
+  *key_trouble = true;
+  ASSIGN_OR_RETURN(const auto keyring, LoadKeyring(*store, std::move(key)));
+  *key_trouble = false;
+  RestoredStore restored;
+  ASSIGN_OR_RETURN(restored.counts, service::CheckStore(*store, *keyring, {}, PrintDamage));
+  ASSIGN_OR_RETURN(store::Reader reader, store->Read());
+  restored.is_behind_anchor =
+      !JudgeByAnchor(config.anchor.path, keyring->audit_key(), *store, reader).status;
+  return restored;
+}
+
+void PrintRestored(const RestoredStore& restored, const std::string& source,
+                   const std::string& kept) {
+  const service::CheckCounts& counts = restored.counts;
+  Print("restored " + source + ": generation " + std::to_string(counts.generation.value) + ", " +
+        std::to_string(counts.clients) + " clients, " + std::to_string(counts.live_secrets) +
+        " secrets, " + std::to_string(counts.versions) + " versions");
+  if (!kept.empty())
+    Print("the store that was there before is kept as " + kept +
+          "; remove it once the restored one serves well");
+  if (restored.is_behind_anchor)
+    Print(
+        "the anchor knows another state than this one: start once with latchkeyd serve "
+        "--accept-rollback, which is recorded");
 }
 
 std::string BitsText(const service::ClientBits& bits) {
@@ -276,12 +324,7 @@ int RunCheck(const CheckCommandOptions& options) {
     check.spool_directories.push_back(options.config->audit.dir);
     check.anchor_path = options.config->anchor.path;
   }
-  const auto counts =
-      service::CheckStore(**store, **keyring, check, [](const std::string& finding) {
-        std::string line = "damaged: ";
-        AppendJsonEscaped(&line, finding, 2048);
-        Print(line);
-      });
+  const auto counts = service::CheckStore(**store, **keyring, check, PrintDamage);
   if (!counts) return Refuse(RefusalOf(counts.error()));
   PrintCounts(*counts, is_backup);
   if (counts->damaged != 0) return ExitCodeOf(Errc::kCorrupt);
@@ -327,6 +370,34 @@ int RunBackup(const config::Config& config, const std::string& target) {
   Print("copied the store as of generation " + std::to_string(generation->value) + " to " + target);
   Print("the key is not in it; check it with: latchkeyd check --store " + target +
         " --kek KEYFILE");
+  return 0;
+}
+
+int RunRestore(const config::Config& config, const std::string& credentials_directory,
+               const std::string& source) {
+  Result<keys::NumberedKek> key = MakeKekProvider(config, credentials_directory)->LoadAny();
+  if (!key) return Refuse({keys::kKeyExitCode, key.error().message});
+  if (!Exists(source)) return Refuse(Unavailable("there is no backup " + source));
+  if (const Status made = MakeDirectories(config); !made) return Refuse(RefusalOf(made.error()));
+  const auto replacement = store::Replacement::Prepare(config.store.path, source);
+  if (!replacement) return Refuse(RefusalOf(replacement.error()));
+  bool key_trouble = false;
+  const Result<RestoredStore> restored =
+      VerifyCopy(config, (*replacement)->copy(), std::move(key).value(), &key_trouble);
+  if (!restored) {
+    Refusal refusal = RefusalOf(restored.error());
+    if (key_trouble) refusal.exit_code = keys::kKeyExitCode;
+    return Refuse(refusal);
+  }
+  if (restored->counts.damaged != 0) {
+    return Refuse({ExitCodeOf(Errc::kCorrupt),
+                   source + " is damaged in " + std::to_string(restored->counts.damaged) +
+                       " places and was not restored; the store is as it was"});
+  }
+  const Result<bool> kept = (*replacement)->Commit();
+  if (!kept) return Refuse(RefusalOf(kept.error()));
+  PrintRestored(*restored, source,
+                *kept ? store::Replacement::KeptName(config.store.path).string() : "");
   return 0;
 }
 

@@ -44,4 +44,9 @@ int RunClientSet(const config::Config& config, const std::string& credentials_di
 // Beside a running server too. The key is never in a backup.
 int RunBackup(const config::Config& config, const std::string& target);
 
+// Puts the backup `source` in the place of the configured store, of which a copy is kept beside it; refused while a server
+// holds the store, and (exit 8) when anything in the backup is damaged. Leaves the anchor alone.
+int RunRestore(const config::Config& config, const std::string& credentials_directory,
+               const std::string& source);
+
 }  // namespace latchkey

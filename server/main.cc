@@ -26,6 +26,7 @@ struct Arguments {
   CheckCommandOptions check;
   ClientSetOptions client;
   std::string backup_target;
+  std::string restore_source;
 };
 
 // Yes/no pairs of `client set`: each may be said once.
@@ -78,6 +79,10 @@ void Describe(CLI::App* app, Arguments* arguments) {
   CLI::App* backup = app->add_subcommand(
       "backup", "copy the store, also beside a running server; the key is not in it");
   backup->add_option("FILE", arguments->backup_target, "file to make; must not exist")->required();
+
+  CLI::App* restore = app->add_subcommand(
+      "restore", "verify a backup and put it in the place of the store, which is kept beside it");
+  restore->add_option("FILE", arguments->restore_source, "what `backup` made")->required();
 
   app->add_subcommand(
       "config-check",
@@ -146,6 +151,8 @@ int RunWithConfig(const CLI::App& app, Arguments& arguments, const config::Confi
   if (app.got_subcommand("init")) return RunInit(config, credentials, arguments.init);
   if (app.got_subcommand("client")) return RunClientSet(config, credentials, arguments.client);
   if (app.got_subcommand("backup")) return RunBackup(config, arguments.backup_target);
+  if (app.got_subcommand("restore"))
+    return RunRestore(config, credentials, arguments.restore_source);
   if (app.got_subcommand("check")) {
     arguments.check.config = config;
     arguments.check.credentials_directory = credentials;

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "common/base/unique_fd.h"
+#include "server/store/files.h"
 
 namespace latchkey::store {
 namespace {
@@ -69,13 +70,7 @@ Status SyncAndRename(const UniqueFd& file, const std::string& from,
     }
     return SystemError(target, "cannot be named");
   }
-  const std::filesystem::path folder =
-      target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
-  const UniqueFd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid() || ::fsync(directory.get()) != 0) {
-    return SystemError(folder, "cannot be synced");
-  }
-  return {};
+  return SyncDirectoryOf(target);
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 #include "server/store/store.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,6 +12,7 @@
 #include "common/base/check.h"
 #include "common/base/unique_fd.h"
 #include "server/store/backup.h"
+#include "server/store/files.h"
 #include "server/store/reader_pool.h"
 #include "server/store/schema.h"
 #include "server/store/sqlite.h"
@@ -29,47 +28,6 @@ std::string Quoted(const std::filesystem::path& path) {
 Error SystemError(const std::filesystem::path& path, const char* what) {
   return Error{Errc::kUnavailable, "store: " + Quoted(path) + " " + what + ": " +
                                        std::generic_category().message(errno)};
-}
-
-// The lock belongs to the open file and ends with the process, however it ends: it is never stale.
-// The file stays.
-Result<UniqueFd> Lock(const std::filesystem::path& path) {
-  const std::filesystem::path lock_path = path.string() + ".lock";
-  UniqueFd file(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid()) return SystemError(lock_path, "cannot be opened");
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return SystemError(lock_path, "cannot be locked");
-    char holder[16] = {};
-    const ssize_t size = ::pread(file.get(), holder, sizeof holder - 1, 0);
-    return Error{Errc::kConflict, "store: " + Quoted(path) + " is in use by process " +
-                                      (size > 0 ? std::string(holder) : "?") +
-                                      "; stop it, or use its server"};
-  }
-  // The holder's id is for that message only; failing to write it changes nothing.
-  const std::string self = std::to_string(::getpid());
-  if (::ftruncate(file.get(), 0) == 0) {
-    [[maybe_unused]] const ssize_t written = ::pwrite(file.get(), self.data(), self.size(), 0);
-  }
-  return file;
-}
-
-Status CheckFile(const std::filesystem::path& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) {
-    if (errno == ENOENT) {
-      return Error{Errc::kNotFound,
-                   "store: " + Quoted(path) + " does not exist; latchkeyd init makes one"};
-    }
-    return SystemError(path, "cannot be examined");
-  }
-  if (!S_ISREG(info.st_mode)) {
-    return Error{Errc::kInvalidArgument, "store: " + Quoted(path) + " is not a regular file"};
-  }
-  if ((info.st_mode & 077) != 0) {
-    return Error{Errc::kInvalidArgument,
-                 "store: " + Quoted(path) + " is open to other users; run chmod 600 on it"};
-  }
-  return {};
 }
 
 }  // namespace

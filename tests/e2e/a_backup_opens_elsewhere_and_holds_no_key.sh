@@ -18,12 +18,12 @@ ExpectContains "a second backup to the same file" "$OUT" "exist"
 echo second | Cli secret rotate db_password >/dev/null
 StopServer
 # Another machine: the backup, the key, nothing else.
-mkdir -p "$T/elsewhere/state" "$T/elsewhere/audit"
+mkdir "$T/elsewhere"
 cp -r "$T/pki" "$T/elsewhere/pki"
 cp -p "$T/kek" "$T/elsewhere/kek"
-cp -p "$T/backup.db" "$T/elsewhere/state/latchkey.db"
 WriteServerConfigTo "$T/latchkeyd.toml" "$T/elsewhere" 0
 sed -i "s|^port_file = .*/elsewhere/port\"|port_file = \"$T/port\"|" "$T/latchkeyd.toml"
+ExpectRun 0 "$BIN/latchkeyd" restore --config "$T/latchkeyd.toml" "$T/backup.db"
 # There is no anchor here: that the store may be an old one must be said and is recorded.
 ExpectRun 1 "$BIN/latchkeyd" serve --config "$T/latchkeyd.toml"
 ExpectContains "a store without its anchor" "$OUT" "--accept-rollback"

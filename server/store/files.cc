@@ -1,0 +1,74 @@
+#include "server/store/files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+namespace latchkey::store {
+namespace {
+
+std::string Quoted(const std::filesystem::path& path) {
+  return '"' + path.string() + '"';
+}
+
+Error SystemError(const std::filesystem::path& path, const char* what) {
+  return Error{Errc::kUnavailable, "store: " + Quoted(path) + " " + what + ": " +
+                                       std::generic_category().message(errno)};
+}
+
+}  // namespace
+
+// The lock belongs to the open file and ends with the process, however it ends: it is never stale.
+// The file stays.
+Result<UniqueFd> Lock(const std::filesystem::path& path) {
+  const std::filesystem::path lock_path = path.string() + ".lock";
+  UniqueFd file(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.valid()) return SystemError(lock_path, "cannot be opened");
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return SystemError(lock_path, "cannot be locked");
+    char holder[16] = {};
+    const ssize_t size = ::pread(file.get(), holder, sizeof holder - 1, 0);
+    return Error{Errc::kConflict, "store: " + Quoted(path) + " is in use by process " +
+                                      (size > 0 ? std::string(holder) : "?") +
+                                      "; stop it, or use its server"};
+  }
+  // The holder's id is for that message only; failing to write it changes nothing.
+  const std::string self = std::to_string(::getpid());
+  if (::ftruncate(file.get(), 0) == 0) {
+    [[maybe_unused]] const ssize_t written = ::pwrite(file.get(), self.data(), self.size(), 0);
+  }
+  return file;
+}
+
+Status CheckFile(const std::filesystem::path& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) {
+      return Error{Errc::kNotFound,
+                   "store: " + Quoted(path) + " does not exist; latchkeyd init makes one"};
+    }
+    return SystemError(path, "cannot be examined");
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return Error{Errc::kInvalidArgument, "store: " + Quoted(path) + " is not a regular file"};
+  }
+  if ((info.st_mode & 077) != 0) {
+    return Error{Errc::kInvalidArgument,
+                 "store: " + Quoted(path) + " is open to other users; run chmod 600 on it"};
+  }
+  return {};
+}
+
+Status SyncDirectoryOf(const std::filesystem::path& file) {
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  const UniqueFd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.valid() && ::fsync(directory.get()) == 0) return {};
+  return SystemError(folder, "cannot be synced");
+}
+
+}  // namespace latchkey::store

@@ -1,0 +1,18 @@
+// The files of a store as the file system sees them: who holds it, what may stand in its place. Internal to the store.
+#pragma once
+
+#include <filesystem>
+
+#include "common/base/result.h"
+#include "common/base/unique_fd.h"
+
+namespace latchkey::store {
+
+// Takes `<path>.lock` for this process until the descriptor is closed (F29). kConflict names the holder.
+Result<UniqueFd> Lock(const std::filesystem::path& path);
+// Whether the file at `path` may be opened as a store. kNotFound; kInvalidArgument; kUnavailable.
+Status CheckFile(const std::filesystem::path& path);
+// After it a rename, link or unlink of `file` outlives a power cut.
+Status SyncDirectoryOf(const std::filesystem::path& file);
+
+}  // namespace latchkey::store
