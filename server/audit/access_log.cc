@@ -184,11 +184,10 @@ Result<std::vector<std::uint32_t>> AccessLog::Impl::SplitSegments(
   ASSIGN_OR_RETURN(const std::vector<std::uint32_t> all, spool::ListSegments(options_.directory));
   std::vector<std::uint32_t> used;
   for (const std::uint32_t ordinal : all) {
-    UniqueFd fd(::open(PathOf(ordinal).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    ASSIGN_OR_RETURN(const UniqueFd fd, spool::OpenSegment(PathOf(ordinal), O_RDONLY));
     std::array<std::uint8_t, spool::kHeaderBytes> head{};
-    if (!fd.valid() || ::pread(fd.get(), head.data(), head.size(), 0) < 0) {
+    if (::pread(fd.get(), head.data(), head.size(), 0) < 0)
       return IoError("cannot read " + PathOf(ordinal));
-    }
     last_ordinal_ = std::max(last_ordinal_, ordinal);
     const auto header = spool::ParseHeader(head);
     if (!header) {
@@ -273,8 +272,7 @@ Status AccessLog::Impl::CutBehind(const std::vector<std::uint32_t>& used, const 
     const std::size_t keep = ordinal == walk.ordinal ? walk.offset : 0;
     const std::size_t end = spool::UsedBytes(bytes);
     if (end <= keep) continue;
-    const UniqueFd fd(::open(PathOf(ordinal).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-    if (!fd.valid()) return IoError("cannot open " + PathOf(ordinal));
+    ASSIGN_OR_RETURN(const UniqueFd fd, spool::OpenSegment(PathOf(ordinal), O_RDWR));
     RETURN_IF_ERROR(ZeroRange(fd.get(), keep, end));
     if (::fdatasync(fd.get()) != 0) return IoError("cannot sync " + PathOf(ordinal));
     recovery->cut = true;
@@ -286,8 +284,7 @@ Status AccessLog::Impl::CutBehind(const std::vector<std::uint32_t>& used, const 
 Result<SegmentPtr> AccessLog::Impl::OpenSegment(std::uint32_t ordinal) const {
   auto segment = std::make_shared<SegmentFile>();
   segment->ordinal = ordinal;
-  segment->fd.Reset(::open(PathOf(ordinal).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!segment->fd.valid()) return IoError("cannot open " + PathOf(ordinal));
+  ASSIGN_OR_RETURN(segment->fd, spool::OpenSegment(PathOf(ordinal), O_RDWR));
   // A segment of a server that was killed while it allocated may be short; this is free when it is
   // whole.
   const int rc =
@@ -586,18 +583,19 @@ Result<std::vector<AccessLog::StoredEvent>> AccessLog::Impl::Read(std::uint64_t 
     const bool is_last = i + 1 == segments.size();
     if (!is_last && segments[i + 1].first_seq <= after_seq + 1) continue;
     ByteVector chunk(std::min(kReadChunkBytes, options_.segment_bytes));
-    const UniqueFd fd(
-        ::open(PathOf(segments[i].ordinal).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (!fd.valid() && errno == ENOENT && !is_last) continue;  // archived
-    if (!fd.valid()) return IoError("cannot open " + PathOf(segments[i].ordinal));
+    const std::string path = PathOf(segments[i].ordinal);
+    const Result<UniqueFd> fd = spool::OpenSegment(path, O_RDONLY);
+    if (!fd && !is_last && ::access(path.c_str(), F_OK) != 0) continue;  // archived
+    if (!fd) return fd.error();
     ASSIGN_OR_RETURN(auto from, is_last&& start.seq != 0
                                     ? Result<IndexEntry>(start)
-                                    : StartOf(fd.get(), segments[i].first_seq));
+                                    : StartOf(fd->get(), segments[i].first_seq));
     auto& [seq, offset, before] = from;
     bool more = true;
     while (more && seq <= last_seq && found.size() < limit) {
-      const ssize_t got = ::pread(fd.get(), chunk.data(), chunk.size(), static_cast<off_t>(offset));
-      if (got < 0) return IoError("cannot read " + PathOf(segments[i].ordinal));
+      const ssize_t got =
+          ::pread(fd->get(), chunk.data(), chunk.size(), static_cast<off_t>(offset));
+      if (got < 0) return IoError("cannot read " + path);
       const Bytes bytes = Bytes(chunk).first(static_cast<std::size_t>(got));
       std::size_t at = 0;
       spool::Record record;

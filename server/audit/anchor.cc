@@ -1,13 +1,14 @@
 #include "server/audit/anchor.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
 
+#include "common/base/trusted_path.h"
 #include "common/base/unique_fd.h"
 
 namespace latchkey::audit {
@@ -75,16 +76,17 @@ std::string AnchorBody(const Anchor& anchor) {
 }
 
 Status WriteTemporary(const std::string& path, std::string_view text) {
-  const UniqueFd fd(
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd.valid()) return IoError("cannot write the anchor " + path);
+  const Result<UniqueFd> fd = OpenRegularFile(path, O_WRONLY | O_CREAT | O_TRUNC, "it");
+  if (!fd) {
+    return Error{Errc::kUnavailable, "cannot write the anchor " + path + ": " + fd.error().message};
+  }
   while (!text.empty()) {
-    const ssize_t put = ::write(fd.get(), text.data(), text.size());
+    const ssize_t put = ::write(fd->get(), text.data(), text.size());
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return IoError("cannot write the anchor " + path);
     text.remove_prefix(static_cast<std::size_t>(put));
   }
-  if (::fsync(fd.get()) == 0) return {};
+  if (::fsync(fd->get()) == 0) return {};
   // Where space is only claimed at this point a full disk shows here; the anchor in force is untouched.
   if (errno == ENOSPC || errno == EDQUOT) return IoError("cannot write the anchor " + path);
   return Error{Errc::kInternal, "fsync of the anchor failed"};
@@ -139,11 +141,11 @@ Status WriteAnchor(const std::string& path, const crypto::AuditKey& key, const A
 }
 
 Result<std::optional<Anchor>> ReadAnchor(const std::string& path, const crypto::AuditKey& key) {
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd.valid() && errno == ENOENT) return std::optional<Anchor>();
-  if (!fd.valid()) return IoError("cannot open the anchor " + path);
+  const Result<UniqueFd> fd = OpenRegularFile(path, O_RDONLY, "the anchor " + path);
+  if (!fd && fd.error().code == Errc::kNotFound) return std::optional<Anchor>();
+  if (!fd) return fd.error();
   std::string text(kMaxAnchorBytes, '\0');
-  const ssize_t got = ::read(fd.get(), text.data(), text.size());
+  const ssize_t got = ::read(fd->get(), text.data(), text.size());
   if (got < 0) return IoError("cannot read the anchor " + path);
   text.resize(static_cast<std::size_t>(got));
   Result<Anchor> anchor = DecodeAnchor(key, text);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "common/base/c_handle.h"
+#include "common/base/trusted_path.h"
 #include "common/base/unique_fd.h"
 #include "server/audit/event.h"
 
@@ -108,9 +109,14 @@ Result<std::vector<std::uint32_t>> ListSegments(const std::string& directory) {
   return ordinals;
 }
 
+Result<UniqueFd> OpenSegment(const std::string& path, int flags) {
+  Result<UniqueFd> fd = OpenRegularFile(path, flags, path);
+  if (!fd) return Error{Errc::kUnavailable, fd.error().message};
+  return fd;
+}
+
 Result<ByteVector> ReadWhole(const std::string& path) {
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd.valid()) return IoError("cannot open " + path);
+  ASSIGN_OR_RETURN(const UniqueFd fd, OpenSegment(path, O_RDONLY));
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return IoError("cannot stat " + path);
   ByteVector bytes(static_cast<std::size_t>(info.st_size));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/result.h"
+#include "common/base/unique_fd.h"
 #include "server/audit/chain.h"
 
 namespace latchkey::audit::spool {
@@ -40,6 +41,9 @@ std::size_t UsedBytes(Bytes segment);
 std::string SegmentName(std::uint32_t ordinal);  // "access-000001.spool"
 // Ordinals of the segments in `directory`, ascending. kUnavailable when it cannot be read.
 Result<std::vector<std::uint32_t>> ListSegments(const std::string& directory);
+// Opens a segment, O_RDONLY or O_RDWR. Whatever else lies in its place is kUnavailable, as everything is that keeps a record
+// from being written or read.
+Result<UniqueFd> OpenSegment(const std::string& path, int flags);
 // The whole file; kUnavailable names it.
 Result<ByteVector> ReadWhole(const std::string& path);
 

@@ -39,9 +39,9 @@ Result<std::vector<Segment>> FindSegments(const std::vector<std::string>& direct
 
 Result<bool> IsBegun(const Segment& segment) {
   for (const std::string& path : segment.copies) {
-    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    ASSIGN_OR_RETURN(const UniqueFd fd, spool::OpenSegment(path, O_RDONLY));
     std::array<std::uint8_t, spool::kHeaderBytes> head{};
-    if (!fd.valid() || ::pread(fd.get(), head.data(), head.size(), 0) < 0)
+    if (::pread(fd.get(), head.data(), head.size(), 0) < 0)
       return Error{Errc::kUnavailable, "cannot read " + path};
     if (spool::UsedBytes(head) != 0) return true;
   }

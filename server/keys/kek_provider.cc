@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "common/base/trusted_path.h"
 #include "common/model/limits.h"
 
 namespace latchkey::keys {
@@ -48,15 +49,11 @@ Error Refused(const std::string& what, const std::string& why) {
 
 Status CheckRules(const struct stat& file, mode_t forbidden, const std::string& what,
                   const std::string& path) {
-  if (!S_ISREG(file.st_mode)) return Refused(what, "is not a regular file: name the file itself");
   if (file.st_nlink != 1) {
     return Refused(what, "has " + std::to_string(file.st_nlink) +
                              " links: remove the other names of the file");
   }
-  if (file.st_uid != 0 && file.st_uid != ::geteuid()) {
-    return Refused(what, "belongs to user " + std::to_string(file.st_uid) + ": run chown " +
-                             std::to_string(::geteuid()) + " " + path);
-  }
+  RETURN_IF_ERROR(CheckOwner(file, path, what));
   // The wider mask of a credential is for files of root alone.
   const mode_t mask = file.st_uid == 0 ? forbidden : kForbiddenBits;
   if ((file.st_mode & mask) != 0) {
@@ -65,21 +62,15 @@ Status CheckRules(const struct stat& file, mode_t forbidden, const std::string& 
   return {};
 }
 
-// O_NONBLOCK: a FIFO in the place of the file must not hang the start.
 Result<NumberedKek> LoadFile(const std::filesystem::path& path, mode_t forbidden,
                              const std::string& what) {
-  const UniqueFd fd(
-      ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-  if (!fd.valid()) {
-    const int error = errno;
-    if (error == ELOOP) return Refused(what, "is a symbolic link: name the file itself");
-    if (error == ENOENT) {
-      return Error{
-          Errc::kNotFound,
-          what + " does not exist: put it or its recovery copy back, or run latchkeyd init"};
-    }
-    return Error{Errc::kUnavailable, "cannot open " + what + ": " + std::strerror(error)};
+  const Result<UniqueFd> opened = OpenRegularFile(path.string(), O_RDONLY, what);
+  if (!opened && opened.error().code == Errc::kNotFound) {
+    return Error{Errc::kNotFound,
+                 what + " does not exist: put it or its recovery copy back, or run latchkeyd init"};
   }
+  if (!opened) return opened.error();
+  const UniqueFd& fd = *opened;
   struct stat file {};
   if (::fstat(fd.get(), &file) != 0) {
     return Error{Errc::kUnavailable, "cannot examine " + what + ": " + std::strerror(errno)};

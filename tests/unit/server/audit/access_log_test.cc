@@ -168,6 +168,28 @@ TEST_CASE("A reader of the log is not shown a record that was changed under it",
   CHECK(log->Read(seq, 10'000)->size() == 2500 - seq);
 }
 
+TEST_CASE("A FIFO or a directory in the place of a segment is refused, not waited for", "[audit]") {
+  const ScratchDir dir;
+  { AppendReads(*OpenLog(SmallLog(dir.path())), 0, 1); }
+  const std::string path = dir.File(spool::SegmentName(GENERATE(as<std::uint32_t>{}, 1, 3, 9)));
+  std::filesystem::remove(path);
+  if (GENERATE(false, true)) {
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  } else {
+    REQUIRE(::mkdir(path.c_str(), 0700) == 0);
+  }
+  CAPTURE(path);
+  const auto refused = AccessLog::Open(TestKey(), SmallLog(dir.path()));
+  REQUIRE_FALSE(refused.has_value());
+  CHECK_THAT(refused.error().message,
+             Catch::Contains(path) && Catch::Contains("not a regular file"));
+  const auto read =
+      ReadSpool({dir.path()}, "access:test", [](std::uint64_t, Bytes, Bytes) { return true; });
+  REQUIRE_FALSE(read.has_value());
+  CHECK_THAT(read.error().message, Catch::Contains(path) && Catch::Contains("not a regular file"));
+  CHECK_FALSE(spool::ReadWhole(path).has_value());
+}
+
 TEST_CASE("Archiving moves closed segments alone, beside a running server, and loses no record",
           "[audit]") {
   const ScratchDir dir;

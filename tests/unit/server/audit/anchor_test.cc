@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "common/base/unique_fd.h"
 #include "tests/unit/server/audit/audit_fixture.h"
 
 namespace latchkey::audit {
@@ -73,6 +74,38 @@ TEST_CASE("An anchor in a directory that is absent cannot be written, and the er
   const Status status = WriteAnchor(dir.File("nowhere/anchor"), TestKey(), SomeAnchor());
   REQUIRE_FALSE(status.has_value());
   CHECK_THAT(status.error().message, Catch::Contains("nowhere/anchor"));
+}
+
+TEST_CASE("A FIFO or a link for the anchor or its new text is refused, not waited for", "[audit]") {
+  const ScratchDir dir;
+  const std::string path = dir.File("anchor");
+  SECTION("a FIFO for the anchor") {
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+    const auto read = ReadAnchor(path, TestKey());
+    REQUIRE_FALSE(read.has_value());
+    CHECK(read.error().code == Errc::kPermissionDenied);
+    CHECK_THAT(read.error().message,
+               Catch::Contains(path) && Catch::Contains("not a regular file"));
+  }
+  SECTION("a FIFO for the new text") {
+    REQUIRE(::mkfifo((path + ".new").c_str(), 0600) == 0);
+    const bool is_read_by_somebody = GENERATE(false, true);
+    const UniqueFd reader(is_read_by_somebody
+                              ? ::open((path + ".new").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+                              : -1);
+    const Status written = WriteAnchor(path, TestKey(), SomeAnchor());
+    REQUIRE_FALSE(written.has_value());
+    CHECK_THAT(written.error().message,
+               Catch::Contains("anchor.new") && Catch::Contains("not a regular file"));
+    CHECK_FALSE(std::filesystem::exists(path));
+  }
+  SECTION("a link for the anchor") {
+    REQUIRE(WriteAnchor(dir.File("real"), TestKey(), SomeAnchor()).has_value());
+    REQUIRE(::symlink("real", path.c_str()) == 0);
+    const auto read = ReadAnchor(path, TestKey());
+    REQUIRE_FALSE(read.has_value());
+    CHECK_THAT(read.error().message, Catch::Contains("symbolic link"));
+  }
 }
 
 TEST_CASE("A store at or beyond its anchor is taken, an older or other one is refused", "[audit]") {
