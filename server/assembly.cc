@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <filesystem>
+
 #include "common/base/log.h"
+#include "common/base/trusted_path.h"
 #include "server/service/catalog_verifier.h"
 #include "server/service/maintenance.h"
 
@@ -127,6 +130,11 @@ Status Assembly::OpenKeys(const AssemblyOptions& options) {
 }
 
 Status Assembly::CheckAnchor(const AssemblyOptions& options, store::Reader& reader) {
+  // Whoever can exchange files here can put an anchor back together with the store that it belongs to.
+  const std::filesystem::path anchor_path = options.config->anchor.path;
+  const std::string folder =
+      anchor_path.has_parent_path() ? anchor_path.parent_path().string() : ".";
+  RETURN_IF_ERROR(CheckOwnDirectory(folder, "the directory of the anchor " + anchor_path.string()));
   AnchorVerdict verdict =
       JudgeByAnchor(options.config->anchor.path, keyring_->audit_key(), *store_, reader);
   anchor_ = std::move(verdict.anchor);

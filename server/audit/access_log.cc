@@ -15,6 +15,7 @@
 
 #include "common/base/guarded.h"
 #include "common/base/log.h"
+#include "common/base/trusted_path.h"
 #include "common/model/limits.h"
 #include "server/audit/spool.h"
 
@@ -166,6 +167,8 @@ void AccessLog::Impl::Fatal(const char* what) const {
 }
 
 Status AccessLog::Impl::LockDirectory() {
+  RETURN_IF_ERROR(
+      CheckOwnDirectory(options_.directory, "the audit directory " + options_.directory));
   const std::string path = options_.directory + "/lock";
   lock_file_.Reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock_file_.valid())

@@ -9,6 +9,8 @@
 #include <string>
 #include <system_error>
 
+#include "common/base/trusted_path.h"
+
 namespace latchkey::store {
 namespace {
 
@@ -21,11 +23,17 @@ Error SystemError(const std::filesystem::path& path, const char* what) {
                                        std::generic_category().message(errno)};
 }
 
+std::filesystem::path DirectoryOf(const std::filesystem::path& file) {
+  return file.has_parent_path() ? file.parent_path() : ".";
+}
+
 }  // namespace
 
 // The lock belongs to the open file and ends with the process, however it ends: it is never stale.
 // The file stays.
 Result<UniqueFd> Lock(const std::filesystem::path& path) {
+  const std::string folder = DirectoryOf(path).string();
+  RETURN_IF_ERROR(CheckOwnDirectory(folder, "the directory of the store " + path.string()));
   const std::filesystem::path lock_path = path.string() + ".lock";
   UniqueFd file(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.valid()) return SystemError(lock_path, "cannot be opened");
@@ -64,8 +72,20 @@ Status CheckFile(const std::filesystem::path& path) {
   return {};
 }
 
+Status CheckOwnFile(const std::filesystem::path& path) {
+  RETURN_IF_ERROR(CheckFile(path));
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return SystemError(path, "cannot be examined");
+  const std::string what = "store: " + Quoted(path);
+  if (S_ISLNK(info.st_mode)) {
+    return Error{Errc::kPermissionDenied,
+                 what + " is a symbolic link: name the file itself as store.path"};
+  }
+  return CheckOwner(info, path.string(), what);
+}
+
 Status SyncDirectoryOf(const std::filesystem::path& file) {
-  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  const std::filesystem::path folder = DirectoryOf(file);
   const UniqueFd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.valid() && ::fsync(directory.get()) == 0) return {};
   return SystemError(folder, "cannot be synced");

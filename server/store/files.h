@@ -8,10 +8,13 @@
 
 namespace latchkey::store {
 
-// Takes `<path>.lock` for this process until the descriptor is closed (F29). kConflict names the holder.
+// Takes `<path>.lock` for this process until the descriptor is closed (F29). kConflict names the holder; kPermissionDenied
+// when others than root and this user may exchange files in the directory.
 Result<UniqueFd> Lock(const std::filesystem::path& path);
-// Whether the file at `path` may be opened as a store. kNotFound; kInvalidArgument; kUnavailable.
+// Whether the file at `path` may be read as a store. kNotFound; kInvalidArgument; kUnavailable.
 Status CheckFile(const std::filesystem::path& path);
+// And whether it may be served from: kPermissionDenied for a symbolic link and for a file of another user.
+Status CheckOwnFile(const std::filesystem::path& path);
 // After it a rename, link or unlink of `file` outlives a power cut.
 Status SyncDirectoryOf(const std::filesystem::path& file);
 

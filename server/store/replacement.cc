@@ -83,16 +83,6 @@ bool WriteLogBack(const Path& path) {
   return ::lstat(With(path, "-wal").c_str(), &info) != 0 ? errno == ENOENT : info.st_size == 0;
 }
 
-// A store belongs to whom its directory belongs: root may restore for the server's user.
-Status GiveToOwnerOfDirectory(const Path& file) {
-  if (::geteuid() != 0) return {};
-  struct stat info {};
-  const Path folder = file.has_parent_path() ? file.parent_path() : ".";
-  if (::stat(folder.c_str(), &info) == 0 && ::lchown(file.c_str(), info.st_uid, info.st_gid) == 0)
-    return {};
-  return SystemError(file, "cannot be given to the owner of its directory");
-}
-
 }  // namespace
 
 Path Replacement::KeptName(const Path& path) {
@@ -115,7 +105,6 @@ Result<std::unique_ptr<Replacement>> Replacement::Prepare(const Path& path, cons
   ASSIGN_OR_RETURN(const auto store, Store::Open(source, OpenMode::kSnapshot, {}));
   const Result<Generation> copied = store->Backup(replacement->copy_);
   if (!copied) return copied.error();
-  RETURN_IF_ERROR(GiveToOwnerOfDirectory(replacement->copy_));
   return replacement;
 }
 

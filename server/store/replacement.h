@@ -15,9 +15,10 @@ namespace latchkey::store {
 // Owned by one thread. Holds the lock of the store until it is destroyed.
 class Replacement {
  public:
-  // Copies the state of the store file `source` to a file beside `path` (0600, fsynced; root gives it to the owner of the
-  // directory). The store at `path` need not be there and is not touched. Errors: as Store::Open has for `source`;
-  // kConflict when another process holds the store at `path`, or a store that was replaced earlier is still kept.
+  // Copies the state of the store file `source` to a file beside `path` (0600, fsynced). The store at `path` need not be
+  // there and is not touched. Errors: as Store::Open has for `source`; kConflict when another process holds the store at
+  // `path`, or a store that was replaced earlier is still kept; kPermissionDenied when others may exchange files in its
+  // directory.
   static Result<std::unique_ptr<Replacement>> Prepare(const std::filesystem::path& path,
                                                       const std::filesystem::path& source);
   // Removes the copy when it was not committed.

@@ -73,14 +73,14 @@ Status Store::Create(const std::filesystem::path& path, const ByteArray<16>& sto
 
 Result<std::unique_ptr<Store>> Store::Open(const std::filesystem::path& path, OpenMode mode,
                                            Options options) {
-  RETURN_IF_ERROR(CheckFile(path));
+  const bool exclusive = mode == OpenMode::kExclusive;
+  RETURN_IF_ERROR(exclusive ? CheckOwnFile(path) : CheckFile(path));
   auto parts = std::make_unique<Parts>();
   parts->path = path;
   parts->mode = mode;
   parts->fatal = [flag = &parts->failed, tell = std::move(options.fatal)](const Error& error) {
     if (!flag->exchange(true) && tell) tell(error);
   };
-  const bool exclusive = mode == OpenMode::kExclusive;
   if (exclusive) {
     ASSIGN_OR_RETURN(parts->lock, Lock(path));
     RETURN_IF_ERROR(RefuseNewerSchema(path));

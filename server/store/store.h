@@ -159,7 +159,9 @@ class Store {
   static Status Create(const std::filesystem::path& path, const ByteArray<16>& store_id,
                        std::int64_t created_at, const std::string& vfs = {});
   // Errors: kNotFound; kConflict (held by another process; schema newer than this program);
-  // kInvalidArgument (mode wider than 0600, not a store); kCorrupt; kUnavailable.
+  // kInvalidArgument (mode wider than 0600, not a store); kCorrupt; kUnavailable. kExclusive also wants what a server
+  // relies on: a file and a directory that nobody but root and the effective user may exchange, no symbolic link
+  // (kPermissionDenied).
   static Result<std::unique_ptr<Store>> Open(const std::filesystem::path& path, OpenMode mode,
                                              Options options);
   // Stops the writer (waiting jobs are committed first).

@@ -34,6 +34,7 @@ Begin() {
   [ "$(id -u)" -eq 0 ] || Fail "the end-to-end tests mount file systems: run them as root"
   T=$(mktemp -d "${TMPDIR:-/tmp}/latchkey-e2e.XXXXXX")
   chmod 755 "$T"
+  umask 022
   trap End EXIT
   trap 'exit 130' INT TERM
 }

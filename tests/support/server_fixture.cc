@@ -1,5 +1,7 @@
 #include "tests/support/server_fixture.h"
 
+#include <sys/stat.h>
+
 #include <condition_variable>
 #include <mutex>
 
@@ -124,7 +126,7 @@ void ServerFixture::Create() {
     for (const auto& row : keyring_rows_) RETURN_IF_ERROR(savepoint.PutKeyring(row));
     return {};
   }));
-  std::filesystem::create_directory(directory_ / "audit");
+  INVARIANT(::mkdir((directory_ / "audit").c_str(), 0700) == 0);
 }
 
 void ServerFixture::Open() {

@@ -240,6 +240,46 @@ TEST_CASE("Every bad state of the key file ends with 78 before anything is writt
   CHECK(place.Command({"check"}).exit_code == 0);
 }
 
+TEST_CASE("A start is refused where somebody else could exchange store, spool or anchor",
+          "[latchkeyd]") {
+  const Place place;
+  place.Init();
+  const auto start = [&] { return place.Command({"client", "set", "admin", "--enable"}); };
+  const auto expect_refused = [&](const std::string& command, const std::string& path) {
+    const Outcome outcome = start();
+    CAPTURE(command, outcome.err);
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains(command) && Catch::Contains(path));
+  };
+  const std::string state = place.Path("state"), audit = place.Path("audit");
+  REQUIRE(start().exit_code == 0);
+  for (const std::string& directory : {state, audit, place.directory()}) {
+    for (const mode_t mode : {0770, 0702, 01777}) {
+      REQUIRE(::chmod(directory.c_str(), mode) == 0);
+      expect_refused("run chmod go-w ", directory);
+    }
+    REQUIRE(::chmod(directory.c_str(), 0755) == 0);
+    CHECK(start().exit_code == 0);
+    if (::geteuid() != 0) continue;
+    REQUIRE(::chown(directory.c_str(), 12345, 0) == 0);
+    expect_refused("belongs to user 12345: run this as that user, or run chown 0 ", directory);
+    REQUIRE(::chown(directory.c_str(), 0, 0) == 0);
+  }
+  if (::geteuid() == 0) {
+    REQUIRE(::chown(place.store().c_str(), 12345, 0) == 0);
+    expect_refused("run chown 0 ", place.store());
+    REQUIRE(::chown(place.store().c_str(), 0, 0) == 0);
+  }
+  std::filesystem::rename(place.store(), place.Path("real.db"));
+  std::filesystem::create_symlink(place.Path("real.db"), place.store());
+  expect_refused("is a symbolic link: name the file itself", place.store());
+  // A backup may be read through one.
+  CHECK(Latchkeyd({"check", "--store", place.store(), "--kek", place.Path("kek")}).exit_code == 0);
+  std::filesystem::remove(place.store());
+  std::filesystem::rename(place.Path("real.db"), place.store());
+  CHECK(start().exit_code == 0);
+}
+
 TEST_CASE("client set changes the bits offline, on record, and says what they are", "[latchkeyd]") {
   const Place place;
   place.Init();

@@ -20,7 +20,7 @@ class SmallDisk {
   SmallDisk(const Place& place, const std::string& size) : path_(place.Path("disk")) {
     std::filesystem::create_directory(path_);
     mounted_ = ::mount("latchkey-test", path_.c_str(), "tmpfs", MS_NOSUID | MS_NODEV,
-                       ("size=" + size).c_str()) == 0;
+                       ("mode=0700,size=" + size).c_str()) == 0;
   }
   ~SmallDisk() {
     if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);

@@ -18,7 +18,7 @@ class Chains final : public store::CommitObserver {
     REQUIRE(store::Store::Create(dir_.File("store.db"), id, 1).has_value());
     store_ = store::Store::Open(dir_.File("store.db"), store::OpenMode::kExclusive, {}).value();
     chain_ = std::make_unique<StoreChain>(TestKey(), ChainHead{});
-    std::filesystem::create_directory(dir_.File("audit"));
+    REQUIRE(::mkdir(dir_.File("audit").c_str(), 0700) == 0);
     access_ = AccessLog::Open(TestKey(), SmallLog(dir_.File("audit"))).value();
     store_->Start(this);
     HeadKeeperOptions options;
