@@ -94,6 +94,7 @@ class Snapshot final : public TlsContext {
  private:
   Status LoadServerCertificate();
   Status LoadClientAuthorities();
+  void WarnAboutMissingCrls() const;
   Status ConfigureContext();
   std::int64_t NowSeconds() const { return EpochSeconds(clock_.Now()); }
 
@@ -294,6 +295,20 @@ Status CheckAuthority(STACK_OF(X509) * authorities, int index, const std::string
   return {};
 }
 
+// Fails closed, as rule T5 wants, but whoever exchanged the files should not have to learn it from the clients.
+void Snapshot::WarnAboutMissingCrls() const {
+  if (!crls_.enabled()) return;
+  for (int i = 0; i < sk_X509_num(authorities_.get()); ++i) {
+    const X509* authority = sk_X509_value(authorities_.get(), i);
+    if (crls_.Find(authority) != nullptr) continue;
+    Log(LogLevel::kWarn,
+        "client CA has no revocation list: every certificate that it issued is refused; add its "
+        "list to tls.crl",
+        {{"file", options_.client_ca_file},
+         {"subject", NameText(X509_get_subject_name(authority))}});
+  }
+}
+
 Status Snapshot::LoadClientAuthorities() {
   ASSIGN_OR_RETURN(authorities_, ReadCertificateFile(options_.client_ca_file, library_));
   store_.reset(X509_STORE_new());
@@ -310,6 +325,7 @@ Status Snapshot::LoadClientAuthorities() {
   }
   ASSIGN_OR_RETURN(crls_,
                    CrlSet::Load(options_.crl_files, authorities_.get(), NowSeconds(), library_));
+  WarnAboutMissingCrls();
   return {};
 }
 

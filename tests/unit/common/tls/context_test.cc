@@ -1,9 +1,13 @@
 #include "common/tls/context.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <fstream>
 
+#include "common/base/unique_fd.h"
 #include "tests/support/pki.h"
 
 namespace latchkey::tls {
@@ -56,6 +60,19 @@ struct Setup {
     return loaded.has_value() ? "" : loaded.error().message;
   }
 };
+
+// What a load of `setup` logs.
+std::string LogOfLoad(Setup& setup) {
+  const std::string path = setup.directory.Write("log", "");
+  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  const UniqueFd before(::dup(STDERR_FILENO));
+  REQUIRE(::dup2(file.get(), STDERR_FILENO) >= 0);
+  const auto loaded = LoadTrust(setup.options, setup.clock);
+  REQUIRE(::dup2(before.get(), STDERR_FILENO) >= 0);
+  REQUIRE(loaded.has_value());
+  std::ifstream in(path);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
 
 std::vector<ByteVector> Presented(const Credential& leaf) {
   return {leaf.certificate_der};
@@ -230,6 +247,24 @@ TEST_CASE("With CRLs configured an issuer without one fails closed", "[tls]") {
   CHECK_FALSE(Accepts(*setup.Load(), leaf));
   setup.options.crl_files.push_back(setup.directory.Write("middle.crl", setup.middle.Crl()));
   CHECK(Accepts(*setup.Load(), leaf));
+}
+
+TEST_CASE("A client CA that no CRL covers is named at load", "[tls]") {
+  Setup setup;
+  CHECK(LogOfLoad(setup) == "");  // no CRLs, no checks
+  setup.options.crl_files = {setup.directory.Write("middle.crl", setup.middle.Crl())};
+  const std::string log = LogOfLoad(setup);
+  CHECK_THAT(log, Catch::Contains(" warn ") && Catch::Contains("no revocation list") &&
+                      Catch::Contains("CN=client CA"));
+  CHECK_THAT(log, !Catch::Contains("CN=client intermediate"));
+  // One of the same name is not covered by the list of the other.
+  const Authority renewed = Authority::Root("client CA");
+  setup.options.crl_files.push_back(setup.directory.Write("root.crl", setup.client_ca.Crl()));
+  CHECK(LogOfLoad(setup) == "");
+  setup.options.client_ca_file = setup.directory.Write(
+      "clients.pem", setup.client_ca.certificate_pem() + setup.middle.certificate_pem() +
+                         renewed.certificate_pem());
+  CHECK_THAT(LogOfLoad(setup), Catch::Contains("CN=client CA"));
 }
 
 TEST_CASE("A revoked intermediate takes its leaves with it", "[tls]") {
