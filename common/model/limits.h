@@ -137,7 +137,16 @@ inline constexpr std::size_t kReadRingRecords = 65'536;
 inline constexpr std::size_t kMountArenaBytes =
     12 * 1024 * 1024;  // locked memory of the worker for contents on their way
 inline constexpr std::size_t kReadLogBytes =
-    8 * 1024 * 1024;                                  // each of the two files of read records
+    8 * 1024 * 1024;  // each of the two files of read records
+// Read records (R23): in each window a uid writes so many bytes of lines of its own, some 900 opens, then its opens are
+// counted. So it takes a uid half an hour at least to push a record of another out of the two files.
+inline constexpr std::chrono::seconds kReadWindow{60};
+inline constexpr std::size_t kReadShareBytes = 256 * 1024;
+// Uids with a share of their own in a window, and counters: of each for uids of the host, and as many for those above.
+inline constexpr std::size_t kMaxReadShares = 8;
+inline constexpr std::size_t kMaxReadCounts = 2048;
+inline constexpr std::uint32_t kFirstNamespaceUid =
+    65'536;  // from here on uids are handed out in ranges, to containers
 inline constexpr std::size_t kMaxHandlerThreads = 4;  // request slots; a default worker uses two
 inline constexpr std::size_t kMaxMountNodes =
     16'384;  // names a keeper may see in its life; ids are never reused

@@ -21,6 +21,8 @@ inline constexpr std::size_t kSlotBytes = 16 * 1024;
 inline constexpr std::size_t kNodes = 16'384;
 inline constexpr std::size_t kNodeNameBytes = 200;  // NUL-terminated
 inline constexpr std::size_t kRecordsPerSlot = 16'384;
+inline constexpr std::size_t kReadShares = 8;
+inline constexpr std::size_t kReadCounts = 2048;
 inline constexpr std::size_t kInitBytes = 256;
 
 // Inode numbers: a node's own, and with this bit its `.json/secret/NAME` twin. Nodes below the
@@ -63,6 +65,34 @@ struct alignas(64) ReadRing {
   std::array<ReadRecord, kRecordsPerSlot> records;
 };
 
+// What one uid has written of its own in the running window. Free while `spent_bytes` is 0.
+struct ReadShare {
+  std::uint32_t uid;
+  std::uint32_t spent_bytes;
+};
+
+// Opens that were counted instead. Plain data but for `count`: written before the count leaves 0, unchanged until it is 0 again.
+struct ReadCount {
+  Word count;  // 0: free
+  std::uint64_t first_ns;
+  std::uint64_t last_ns;
+  std::uint64_t version;
+  std::uint32_t node;
+  std::uint32_t uid;
+};
+
+// Uids of one kind (reads/tally.h). The last share is that of the uids that found no other.
+struct ReadPool {
+  std::array<ReadShare, kReadShares + 1> shares;
+  std::array<ReadCount, kReadCounts> counts;
+};
+
+// Here and not in the consumer's own memory, so that counts survive a worker. The consumer alone uses it.
+struct ReadTallies {
+  Word began_ns;  // monotonic clock; 0: no window runs
+  std::array<ReadPool, 2> pools;
+};
+
 // Events to be made by one helper process. `want` and `done` hold (generation << 2 | kind); an
 // entry is pending while they differ. `dirty` only says where to look first.
 struct alignas(64) EventQueue {
@@ -98,6 +128,7 @@ struct Layout {
   std::array<Word, kNodes> settled;
   std::array<std::array<char, kNodeNameBytes>, kNodes> names;
   std::array<ReadRing, kSlots> reads;
+  ReadTallies tallies;
   alignas(4096) std::array<std::array<std::uint8_t, kSlotBytes>, kSlots> requests;
 };
 

@@ -35,6 +35,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{100};
 constexpr milliseconds kTickCallback{250};
+constexpr milliseconds kWorkerFarewell{1000};  // for a worker to end once its mount is gone
 constexpr milliseconds kKilledPatience{1000};  // for a killed worker to become a zombie
 constexpr milliseconds kStatusPatience{50};
 constexpr milliseconds kHelperTimeout{5000};
@@ -410,7 +411,8 @@ class Keeper::Impl {
     // The worker serves on: whoever is still in the mount gets answers until it is gone.
     if (exposed_) Unmount(options_.target);
     if (private_mounted_) Unmount(PrivatePath());
-    if (worker_.pid > 0) End(worker_.pid);
+    // Without its mount it ends by itself, and writes the last read records first (R23).
+    if (worker_.pid > 0 && !WaitForExit(worker_.pid, kWorkerFarewell).has_value()) End(worker_.pid);
     bool alive = false;
     for (const pid_t pid : unreaped_)
       alive = alive || LookAt(pid).kind != ChildState::Kind::kReaped;

@@ -38,6 +38,8 @@ static_assert(journal::kSlots == limits::kMaxHandlerThreads);
 static_assert(journal::kNodes == limits::kMaxMountNodes);
 static_assert(journal::kSlotBytes == limits::kRequestSlotBytes);
 static_assert(journal::kSlots * journal::kRecordsPerSlot == limits::kReadRingRecords);
+static_assert(journal::kReadShares == limits::kMaxReadShares);
+static_assert(journal::kReadCounts == limits::kMaxReadCounts);
 static_assert(journal::kFirstTwinnedNode == snapshot::kFirstSecretNode);
 
 using SessionHandle = CHandle<fuse_session, fuse_session_destroy>;

@@ -126,12 +126,19 @@ void AddText(std::string* line, const char* key, std::string_view text) {
   line->push_back('"');
 }
 
+std::string TimeOf(std::uint64_t wall_ns) {
+  return LogTimestamp(WallTime{std::chrono::nanoseconds(wall_ns)});
+}
+
+void AddSecret(std::string* line, std::uint32_t node, const NameOfNode& name_of) {
+  std::string name = name_of(node);
+  if (name.empty()) name = "#" + std::to_string(node);
+  AddText(line, "secret", name);
+}
+
 std::string LineOf(const ReadRecord& record, const NameOfNode& name_of, Callers* callers) {
-  const WallTime time{std::chrono::nanoseconds(record.time_ns)};
-  std::string line = "{\"time\":\"" + LogTimestamp(time) + "\"";
-  std::string name = name_of(record.node);
-  if (name.empty()) name = "#" + std::to_string(record.node);
-  AddText(&line, "secret", name);
+  std::string line = "{\"time\":\"" + TimeOf(record.time_ns) + "\"";
+  AddSecret(&line, record.node, name_of);
   for (const auto& [key, value] : {std::pair<const char*, std::uint64_t>{"version", record.version},
                                    {"uid", record.uid},
                                    {"gid", record.gid},
@@ -146,6 +153,17 @@ std::string LineOf(const ReadRecord& record, const NameOfNode& name_of, Callers*
   }
   line.push_back('}');
   return line;
+}
+
+std::string LineOf(const journal::ReadCount& count, const NameOfNode& name_of) {
+  std::string line = "{\"time\":\"" + TimeOf(count.last_ns) + "\",\"since\":\"" +
+                     TimeOf(count.first_ns) +
+                     "\",\"count\":" + std::to_string(count.count.load(std::memory_order_relaxed));
+  if (count.node == ReadTally::kNoNode)
+    return line + ",\"secret\":null,\"version\":null,\"uid\":null}";
+  AddSecret(&line, count.node, name_of);
+  line += ",\"version\":" + std::to_string(count.version) + ",\"uid\":";
+  return line + (count.uid == kOtherUids ? "null" : std::to_string(count.uid)) + "}";
 }
 
 // The ring whose next record is oldest, or null.
@@ -225,8 +243,18 @@ std::uint64_t DroppedRecords(const journal::Region& region) {
   return sum;
 }
 
+std::uint64_t WaitingRecords(const journal::Region& region) {
+  std::uint64_t sum = 0;
+  for (const ReadRing& ring : region.layout().reads) sum += Waiting(ring);
+  return sum;
+}
+
 std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
-                       const LineSink& sink) {
+                       const LineSink& sink, ReadTally* tally) {
+  const auto write_count = [&](const journal::ReadCount& count) {
+    return sink(LineOf(count, name_of));
+  };
+  if (!tally->WriteEnded(write_count)) return 0;
   std::size_t taken = 0;
   Callers callers;
   // Bounded, so that a flood of opens does not keep the caller here for ever.
@@ -234,10 +262,24 @@ std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
     ReadRing* ring = Oldest(region.layout());
     if (ring == nullptr) break;
     const std::uint64_t tail = ring->tail.load(std::memory_order_relaxed);
-    if (!sink(LineOf(ring->records[tail % kRecordsPerSlot], name_of, &callers))) break;
+    const ReadRecord& record = ring->records[tail % kRecordsPerSlot];
+    if (tally->MayWrite(record)) {
+      const std::string line = LineOf(record, name_of, &callers);
+      if (!sink(line)) break;
+      tally->Charge(record, line.size());
+    } else {
+      tally->Count(record);
+    }
     ring->tail.store(tail + 1, std::memory_order_release);
   }
   return taken;
+}
+
+std::uint64_t DrainAll(const journal::Region& region, const NameOfNode& name_of,
+                       const LineSink& sink, ReadTally* tally) {
+  DrainReads(region, name_of, sink, tally);
+  tally->WriteAll([&](const journal::ReadCount& count) { return sink(LineOf(count, name_of)); });
+  return WaitingRecords(region) + tally->Pending();
 }
 
 ReadConsumer::ReadConsumer(const journal::Region& region, NameOfNode name_of, LineSink sink,
@@ -246,12 +288,15 @@ ReadConsumer::ReadConsumer(const journal::Region& region, NameOfNode name_of, Li
                interval](const std::stop_token& stop) {
         std::mutex mutex;
         std::condition_variable_any wake;
+        ReadTally tally(region, SystemClock());
         while (!stop.stop_requested()) {
-          DrainReads(region, name_of, sink);
+          DrainReads(region, name_of, sink, &tally);
           std::unique_lock lock(mutex);
           wake.wait_for(lock, stop, interval, [] { return false; });
         }
-        DrainReads(region, name_of, sink);
+        if (const std::uint64_t left = DrainAll(region, name_of, sink, &tally); left != 0)
+          Log(LogLevel::kWarn, "opens of secrets are not on record: their lines cannot be written",
+              {{"opens", std::to_string(left)}});
       }) {}
 
 ReadConsumer::~ReadConsumer() = default;

@@ -12,6 +12,7 @@
 
 #include "common/base/unique_fd.h"
 #include "fusefs/journal/region.h"
+#include "fusefs/reads/tally.h"
 
 namespace latchkey::reads {
 
@@ -53,6 +54,8 @@ class ReadWriter {
 
 // Records lost because a ring was full, over the life of the keeper (R38).
 std::uint64_t DroppedRecords(const journal::Region& region);
+// Records in the rings that no consumer has taken yet.
+std::uint64_t WaitingRecords(const journal::Region& region);
 
 // Name of the secret behind a node for the line; empty when unknown.
 using NameOfNode = std::function<std::string(std::uint32_t node)>;
@@ -64,11 +67,19 @@ using LineSink = std::function<bool(const std::string& line)>;
 //   {"time":"...Z","secret":"db_password","version":3,"uid":1000,"gid":1000,"pid":42,"comm":"app","exe":"/bin/app","cgroup":"..."}
 // `comm` was written with the record. `exe` and `cgroup`, and `comm` if it was not, come from /proc through a pidfd, so never from a process that reused
 // the pid after the look-up began; they are left out when the process is gone or the consumer may
-// not see them. Returns the number taken.
+// not see them. Beyond the share of its uid (`tally`) an open is counted, and when the window ends one line tells for each
+// uid, secret and version how many opens there were beside those with a line, the last (`time`) and the first (`since`):
+//   {"time":"...Z","since":"...Z","count":148976,"secret":"db_password","version":3,"uid":1000}
+// `null` as uid, secret or version: several, there were too many to count apart. While the counts of an ended window are not
+// taken, no record is: the rings fill, as with lines. Returns the number of records taken.
 std::size_t DrainReads(const journal::Region& region, const NameOfNode& name_of,
-                       const LineSink& sink);
+                       const LineSink& sink, ReadTally* tally);
+// Before a stop: drains, then writes all counts, of the running window too. Returns how many opens have found no line or
+// count that was taken.
+std::uint64_t DrainAll(const journal::Region& region, const NameOfNode& name_of,
+                       const LineSink& sink, ReadTally* tally);
 
-// One thread that drains every `interval`. Owns its thread; the region and what the functions
+// One thread that drains every `interval`, and all at its end. Owns its thread; the region and what the functions
 // capture must outlive it.
 class ReadConsumer {
  public:
