@@ -355,11 +355,6 @@ void Syncer::Forget(const std::string& name) {
 }
 
 Status Syncer::Publish() {
-  if (facts_) {
-    const MountFacts facts = facts_();
-    const std::lock_guard lock(mutex_);
-    last_facts_ = facts;
-  }
   std::string status = StatusJson();
   if (status != status_published_) {
     if (builder_.PutControl(snapshot::ControlFile::kStatus, status))
@@ -445,6 +440,8 @@ SyncHealth Syncer::health() const {
 }
 
 std::string Syncer::StatusJson() const {
+  // Asked each time: they change while the sync thread waits for the server.
+  const MountFacts facts = facts_ ? facts_() : MountFacts{};
   const std::lock_guard lock(mutex_);
   std::string out = "{\"build_revision\":\"" LATCHKEY_VERSION "\",\"start_time\":\"" +
                     ApiDate(health_.started_s) + "\",";
@@ -463,8 +460,8 @@ std::string Syncer::StatusJson() const {
   out += std::string(",\"fresh\":") +
          (health_.stale_since_s == 0 && health_.last_success_s != 0 ? "true" : "false") + ",";
   AppendMember(&out, "last_error", health_.last_error);
-  out += ",\"worker_starts\":" + std::to_string(last_facts_.worker_starts);
-  out += ",\"dropped_reads\":" + std::to_string(last_facts_.dropped_reads) + ",\"problems\":[";
+  out += ",\"worker_starts\":" + std::to_string(facts.worker_starts);
+  out += ",\"dropped_reads\":" + std::to_string(facts.dropped_reads) + ",\"problems\":[";
   bool first = true;
   for (const auto& problem : problems_) {
     out += first ? "{" : ",{";

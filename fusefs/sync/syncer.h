@@ -57,7 +57,7 @@ struct MountFacts {
 
 class Syncer {
  public:
-  // All references must outlive it. `facts` is called on the sync thread.
+  // All references must outlive it. `facts` is called on any thread.
   Syncer(Source& source, snapshot::SnapshotBuilder& builder, const Clock& clock,
          SyncOptions options, std::function<MountFacts()> facts = {});
 
@@ -125,7 +125,6 @@ class Syncer {
   bool refetch_ = false;
   SyncHealth health_;
   std::vector<snapshot::Problem> problems_;
-  MountFacts last_facts_;
 };
 
 }  // namespace latchkey::sync

@@ -381,3 +381,15 @@ TEST_CASE("The status names what is not mounted and why, and holds no content", 
   CHECK(status.find("alpha-content") == std::string::npos);
   CHECK(mount.Read("odd") == "y");
 }
+
+TEST_CASE("The status tells what other parts know at the moment it is asked", "[sync]") {
+  Mount mount;
+  std::uint64_t dropped = 0;
+  Syncer syncer(mount.server, *mount.builder, SystemClock(), SyncOptions{}, [&dropped] {
+    return MountFacts{1, dropped};
+  });
+  REQUIRE(syncer.Step().has_value());
+  CHECK(syncer.StatusJson().find("\"dropped_reads\":0,") != std::string::npos);
+  dropped = 47'000;
+  CHECK(syncer.StatusJson().find("\"dropped_reads\":47000,") != std::string::npos);
+}
