@@ -1,3 +1,4 @@
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -131,4 +132,34 @@ TEST_CASE("Read records survive their writer and the older half is dropped at th
   struct stat info {};
   REQUIRE(::stat((dir.path + "/reads.jsonl").c_str(), &info) == 0);
   CHECK((info.st_mode & 0777) == 0600);
+}
+
+TEST_CASE("A line that does not fit on the disk leaves no part of itself", "[fs-reads]") {
+  const TempDir dir;
+  if (::mount("latchkey-test", dir.path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=64k") != 0) {
+    WARN("skipped: mounting a tmpfs needs root");
+    return;
+  }
+  std::string printed;
+  const auto print = [&printed](std::string_view text) {
+    printed += text;
+    return true;
+  };
+  {
+    const std::string first(60'000, 'a');
+    auto log = ReadsLog::Open(dir.path);
+    REQUIRE(log.has_value());
+    REQUIRE(log->Append(first));
+    for (int i = 0; i < 3; ++i) CHECK_FALSE(log->Append(std::string(10'000, 'b')));
+    CHECK(log->Append("{\"n\":1}"));
+    REQUIRE(PrintReads(dir.path, false, print).has_value());
+    CHECK(printed == first + "\n{\"n\":1}\n");
+  }
+  // What a writer that was killed in the middle has left.
+  std::ofstream(dir.path + "/reads.jsonl", std::ios::app) << "{\"n\":";
+  printed.clear();
+  CHECK(ReadsLog::Open(dir.path).value().Append("{\"n\":2}"));
+  REQUIRE(PrintReads(dir.path, false, print).has_value());
+  CHECK(printed.substr(60'001) == "{\"n\":1}\n{\"n\":2}\n");
+  CHECK(::umount(dir.path.c_str()) == 0);
 }
