@@ -33,6 +33,7 @@ class ApiClient {
   // From any thread: the running and every later call return kUnavailable at once, until Rearm.
   void Cancel() { http_->Cancel(); }
   void Rearm() { http_->Rearm(); }
+  bool cancelled() const { return http_->cancelled(); }
   const HttpOptions& options() const { return http_->options(); }
 
   // ---- Delivery: what a client's own certificate may do.

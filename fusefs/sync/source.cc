@@ -37,7 +37,10 @@ std::shared_ptr<client::ApiClient> ServerSource::Current() {
     auto fresh = client::ApiClient::Open(options_);
     if (fresh) {
       std::shared_ptr<client::ApiClient> next(std::move(fresh).value());
-      api_.With([&](auto& api) { api = next; });
+      api_.With([&](auto& api) {
+        if (api->cancelled()) next->Cancel();  // meant for whichever runs the next request
+        api = next;
+      });
       stamp_ = stamp;
       Log(LogLevel::kInfo, "tls files changed, using the new ones");
     } else {
@@ -67,8 +70,11 @@ Result<client::ChangeSet> ServerSource::Changes(Generation since, std::chrono::s
 }
 
 void ServerSource::Cancel() {
-  const auto api = api_.With([](const auto& current) { return current; });
-  api->Cancel();
+  api_.With([](const auto& api) { api->Cancel(); });
+}
+
+void ServerSource::Rearm() {
+  api_.With([](const auto& api) { api->Rearm(); });
 }
 
 }  // namespace latchkey::sync

@@ -12,7 +12,7 @@
 
 namespace latchkey::sync {
 
-// Not thread-safe, except Cancel. Errors as of client::ApiClient.
+// Not thread-safe, except Cancel and Rearm. Errors as of client::ApiClient.
 class Source {
  public:
   virtual ~Source() = default;
@@ -23,7 +23,9 @@ class Source {
   // kNotFound: the server has no feed (a Keywhiz, R28).
   virtual Result<client::ChangeSet> Changes(Generation since, std::chrono::seconds wait,
                                             std::optional<Generation> serving) = 0;
+  // The running and every later call return kUnavailable at once, until Rearm.
   virtual void Cancel() = 0;
+  virtual void Rearm() = 0;
 };
 
 // The real one. Opens its connection anew when a TLS file changed on disk (R37); files that do not
@@ -40,6 +42,7 @@ class ServerSource final : public Source {
   Result<client::ChangeSet> Changes(Generation since, std::chrono::seconds wait,
                                     std::optional<Generation> serving) override;
   void Cancel() override;
+  void Rearm() override;
 
  private:
   ServerSource(client::HttpOptions options, std::shared_ptr<client::ApiClient> api,
@@ -48,7 +51,7 @@ class ServerSource final : public Source {
   std::shared_ptr<client::ApiClient> Current();
 
   client::HttpOptions options_;
-  Guarded<std::shared_ptr<client::ApiClient>> api_;  // the lock is held for pointer copies only
+  Guarded<std::shared_ptr<client::ApiClient>> api_;  // the lock is never held over a request
   std::string stamp_;  // identity of the TLS files that api_ was opened with
 };
 

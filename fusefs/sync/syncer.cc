@@ -91,6 +91,8 @@ Syncer::Syncer(Source& source, snapshot::SnapshotBuilder& builder, const Clock& 
 
 void Syncer::Run(const std::stop_token& stop) {
   const std::stop_callback cancel(stop, [this] {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
     source_.Cancel();
     wake_.notify_all();
   });
@@ -218,13 +220,16 @@ Status Syncer::RemoveMissing(const std::set<std::string>& listed) {
 }
 
 Status Syncer::FollowFeed() {
+  if (!BeginWait()) return {};
   const auto until_recheck =
       std::max(std::chrono::seconds(1),
                std::chrono::ceil<std::chrono::seconds>(recheck_at_ - clock_.Monotonic()));
   auto changes =
       source_.Changes(Generation{generation_}, std::min(options_.feed_wait, until_recheck),
                       Generation{generation_});
+  const bool interrupted = EndWait();
   if (!changes) {
+    if (interrupted) return {};                     // no failure of the server
     if (changes.error().code == Errc::kNotFound) {  // the server was replaced by one without a feed
       has_feed_ = false;
       listing_due_ = true;
@@ -428,9 +433,30 @@ bool Syncer::Pause(const std::stop_token& stop, std::chrono::milliseconds time) 
   return !stop.stop_requested();
 }
 
+bool Syncer::BeginWait() {
+  const std::lock_guard lock(mutex_);
+  waiting_ = !refetch_;
+  return waiting_;
+}
+
+bool Syncer::EndWait() {
+  const std::lock_guard lock(mutex_);
+  waiting_ = false;
+  if (!interrupted_) return false;
+  interrupted_ = false;
+  if (!stopped_) source_.Rearm();
+  return true;
+}
+
 void Syncer::RequestRefetch() {
   const std::lock_guard lock(mutex_);
   refetch_ = true;
+  // Cancel holds until Rearm, so it does not matter whether the request has already begun. Only a wait is ended:
+  // anything else is soon done, and the refetch follows it.
+  if (waiting_ && !interrupted_) {
+    interrupted_ = true;
+    source_.Cancel();
+  }
   wake_.notify_all();
 }
 

@@ -66,7 +66,7 @@ class Syncer {
   // One step: one feed request, or one full listing. Exposed for tests.
   Status Step();
 
-  // From any thread: take a full listing now and fetch everything again.
+  // From any thread: take a full listing now and fetch everything again. A feed request that waits is ended for it.
   void RequestRefetch();
   SyncHealth health() const;
   // The status document of `.json/status`: facts of 1.1 and 6.8, never content.
@@ -97,6 +97,10 @@ class Syncer {
   void Forget(const std::string& name);
   std::vector<Wanted> OwnersThatMoved();
   Status Publish();
+  // Around a request that the server may hold. BeginWait: false when a refetch is due instead. EndWait: whether a refetch
+  // ended the request.
+  bool BeginWait();
+  bool EndWait();
   void NoteSuccess();
   void NoteFailure(const Error& error);
   // Sleeps; false when stopped. A refetch request ends the sleep early.
@@ -120,9 +124,13 @@ class Syncer {
   MonotonicTime recheck_at_ = MonotonicTime::max();  // set by the first listing
   std::string status_published_;
 
-  mutable std::mutex mutex_;  // guards what follows; nothing else is locked while it is held
+  // Guards what follows. Of other locks only the source's own, in Cancel and Rearm, is taken while it is held.
+  mutable std::mutex mutex_;
   std::condition_variable_any wake_;
   bool refetch_ = false;
+  bool waiting_ = false;      // in a request that a refetch may end
+  bool interrupted_ = false;  // and has ended
+  bool stopped_ = false;      // the source stays cancelled
   SyncHealth health_;
   std::vector<snapshot::Problem> problems_;
 };

@@ -81,6 +81,7 @@ class FakeServer final : public Source {
     return out;
   }
   void Cancel() override {}
+  void Rearm() override {}
 
  private:
   static Error Down() { return {Errc::kUnavailable, "server is down"}; }
@@ -298,6 +299,7 @@ TEST_CASE("One secret that went away meanwhile does not cost the others of its b
       return server.Changes(g, w, s);
     }
     void Cancel() override {}
+    void Rearm() override {}
   } race(mount.server);
   Syncer syncer(race, *mount.builder, SystemClock(), SyncOptions{});
   REQUIRE(syncer.Step().has_value());
