@@ -63,7 +63,7 @@ int UsageError(Terminal& terminal, bool json, const std::string& message,
     out.BeginObject().Text("error", "usage").Text("message", message);
     WriteTexts(out, "didYouMean", meant);
     out.EndObject();
-    terminal.ErrRaw(text);
+    terminal.ErrJson(text);
     return kExitUsage;
   }
   terminal.ErrorLine(message);

@@ -31,7 +31,7 @@ std::vector<Chain> ChainsOf(const Options& options) {
 
 void Show(Session& session, const client::AuditEvent& event) {
   if (session.json) {
-    session.Print(event.json + "\n");
+    session.terminal().OutJson(event.json);
     return;
   }
   std::string line = event.time + "  " + event.chain + "#" + std::to_string(event.seq) + "  " +

@@ -104,8 +104,7 @@ void Session::PrintJson(const std::function<void(wire::JsonOut&)>& write) {
   std::string text;
   wire::JsonOut out(&text);
   write(out);
-  text += "\n";
-  terminal_.Out(text);
+  terminal_.OutJson(text);
 }
 
 void Session::Report(const WriteReport& report) {
@@ -164,7 +163,7 @@ int Session::Fail(const Error& error) {
     out.BeginObject().Text("error", ErrcName(error.code)).Text("message", message);
     WriteTexts(out, "didYouMean", meant);
     out.EndObject();
-    terminal_.ErrRaw(text);
+    terminal_.ErrJson(text);
   } else {
     terminal_.ErrorLine(message);
     if (!hint.empty()) terminal_.HintLine(hint);

@@ -21,6 +21,14 @@ bool WriteAll(int fd, std::string_view text) {
   return true;
 }
 
+constexpr char kHex[] = "0123456789abcdef";
+
+// All that are escaped have four digits.
+void AppendEscape(std::string* out, char32_t c) {
+  *out += "\\u";
+  for (int shift = 12; shift >= 0; shift -= 4) *out += kHex[(c >> shift) & 0xf];
+}
+
 bool ConfusesTerminals(char32_t c) {
   const bool control = c < 0x20 || (c >= 0x7f && c < 0xa0);
   const bool separator_or_bidi = c == 0x2028 || c == 0x2029 || c == 0x200e || c == 0x200f ||
@@ -46,7 +54,6 @@ std::string Counted(std::size_t count, std::string_view noun) {
 }
 
 std::string Printable(std::string_view text) {
-  static constexpr char kHex[] = "0123456789abcdef";
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
@@ -60,12 +67,31 @@ std::string Printable(std::string_view text) {
       continue;
     }
     if (ConfusesTerminals(step.code_point)) {
-      out += "\\u";
-      for (int shift = 12; shift >= 0; shift -= 4) out += kHex[(step.code_point >> shift) & 0xf];
+      AppendEscape(&out, step.code_point);
     } else {
       out += text.substr(0, step.length);
     }
     text.remove_prefix(step.length);
+  }
+  return out;
+}
+
+std::string JsonPrintable(std::string_view json) {
+  std::string out;
+  out.reserve(json.size());
+  while (!json.empty()) {
+    const Utf8Step step = DecodeUtf8(json);
+    const std::size_t length = step.valid ? step.length : 1;
+    // Outside of its texts JSON is ASCII, and inside of them the characters below a blank are escaped already: whatever is
+    // found from DEL on stands in a text. An invalid byte would be a control character to an eight-bit terminal.
+    if (!step.valid) {
+      AppendEscape(&out, 0xfffd);
+    } else if (step.code_point >= 0x7f && ConfusesTerminals(step.code_point)) {
+      AppendEscape(&out, step.code_point);
+    } else {
+      out += json.substr(0, length);
+    }
+    json.remove_prefix(length);
   }
   return out;
 }
@@ -104,9 +130,13 @@ void Terminal::NoteLine(std::string_view text) {
   Line("note", text);
 }
 
-void Terminal::ErrRaw(std::string_view line) {
+void Terminal::OutJson(std::string_view json) {
+  Out(JsonPrintable(json) + "\n");
+}
+
+void Terminal::ErrJson(std::string_view json) {
   ClearProgress();
-  WriteAll(err_fd_, std::string(line) + "\n");
+  WriteAll(err_fd_, JsonPrintable(json) + "\n");
 }
 
 void Terminal::Progress(std::string_view text) {

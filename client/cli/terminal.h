@@ -31,7 +31,9 @@ class Terminal {
   void ErrorLine(std::string_view text);
   void HintLine(std::string_view text);
   void NoteLine(std::string_view text);
-  void ErrRaw(std::string_view line);  // one whole line of JSON
+  // One line of JSON, made harmless as by JsonPrintable.
+  void OutJson(std::string_view json);
+  void ErrJson(std::string_view json);
 
   // A line that replaces itself; nothing where stderr is no terminal. Any other line on stderr clears it first.
   void Progress(std::string_view text);
@@ -48,6 +50,10 @@ class Terminal {
 
 // Control bytes, bidi controls, line separators and invalid UTF-8 become visible escapes.
 std::string Printable(std::string_view text);
+
+// Valid JSON text with the same characters as JSON escapes: no terminal obeys it, and parsed it is the same. What the server
+// sends is not touched, so this belongs here and not in common/wire.
+std::string JsonPrintable(std::string_view json);
 
 // "1 client", "2 clients".
 std::string Counted(std::size_t count, std::string_view noun);

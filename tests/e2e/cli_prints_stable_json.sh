@@ -35,3 +35,9 @@ Expect "client disable and show" "$(Cli client disable app >/dev/null; Cli clien
 Cli secret show dc --json >"$T/out" 2>"$T/err" && Fail "a secret that is not there was shown"
 Expect "stdout of a failure" "$(cat "$T/out")" ""
 Expect "stderr of a failure" "$(cat "$T/err")" '{"error":"not_found","message":"secret \"dc\" not found","didYouMean":["db"]}'
+# What a terminal would obey is an escape in the text, and the same character once parsed.
+odd=$'csi \302\23331m bidi \342\200\256\342\201\246 mark \342\200\217'  # U+009B, U+202E, U+2066, U+200F
+Cli secret create odd --generate uuid --description "$odd" >/dev/null
+Cli secret show odd --json >"$T/out"
+ExpectContains "a description" "$(cat "$T/out")" '"description":"csi \u009b31m bidi \u202e\u2066 mark \u200f"'
+Expect "the description, parsed" "$(jq -r .description "$T/out")" "$odd"

@@ -19,6 +19,19 @@ TEST_CASE("What a terminal would interpret is shown, not sent", "[cli]") {
   CHECK(Printable("\xff\xc0\xaf") == "\\xff\\xc0\\xaf");
 }
 
+TEST_CASE("JSON keeps its meaning and loses what a terminal would interpret", "[cli]") {
+  CHECK(JsonPrintable("{\"a\":\"\xc3\xa9\\n\\u001b \xf0\x9f\x98\x80\"}") ==
+        "{\"a\":\"\xc3\xa9\\n\\u001b \xf0\x9f\x98\x80\"}");
+  CHECK(JsonPrintable("[\"\x7f\xc2\x80\xc2\x9b\xc2\x9f\xc2\xa0\"]") ==
+        "[\"\\u007f\\u0080\\u009b\\u009f\xc2\xa0\"]");
+  // 202A, 202E, 2066, 2069, 200E, 200F, 061C
+  CHECK(
+      JsonPrintable(
+          "\"\xe2\x80\xaa\xe2\x80\xae\xe2\x81\xa6\xe2\x81\xa9\xe2\x80\x8e\xe2\x80\x8f\xd8\x9c\"") ==
+      "\"\\u202a\\u202e\\u2066\\u2069\\u200e\\u200f\\u061c\"");
+  CHECK(JsonPrintable("\"\x9b\"") == "\"\\ufffd\"");
+}
+
 TEST_CASE("A table is aligned and its cells are printable", "[cli]") {
   Table table({"NAME", "BY", "NOTE"});
   table.Add({"a", "somebody", ""});
