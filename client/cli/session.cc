@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "client/lib/endpoint.h"
+#include "client/lib/key_file.h"
 
 namespace latchkey::cli {
 
@@ -67,6 +68,8 @@ Result<client::ApiClient*> Session::Api() {
     options.max_attempts = 1;
   }
   ASSIGN_OR_RETURN(api_, client::ApiClient::Open(std::move(options)));
+  const std::string warning = client::KeyFileWarning(connection_.key_file);
+  if (!warning.empty() && !quick) terminal_.WarningLine(warning);  // never into a completion
   return api_.get();
 }
 

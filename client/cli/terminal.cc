@@ -123,6 +123,9 @@ void Terminal::Line(std::string_view kind, std::string_view text) {
 void Terminal::ErrorLine(std::string_view text) {
   Line("error", text);
 }
+void Terminal::WarningLine(std::string_view text) {
+  Line("warning", text);
+}
 void Terminal::HintLine(std::string_view text) {
   Line("hint", text);
 }

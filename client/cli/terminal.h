@@ -27,8 +27,9 @@ class Terminal {
   void OutBytes(Bytes bytes);
   bool out_failed() const { return out_failed_; }
 
-  // `latchkey: error: ...`, `latchkey: hint: ...`, `latchkey: note: ...`, each one line.
+  // `latchkey: error: ...`, `latchkey: warning: ...`, `latchkey: hint: ...`, `latchkey: note: ...`, each one line.
   void ErrorLine(std::string_view text);
+  void WarningLine(std::string_view text);
   void HintLine(std::string_view text);
   void NoteLine(std::string_view text);
   // One line of JSON, made harmless as by JsonPrintable.

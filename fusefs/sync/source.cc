@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "client/lib/key_file.h"
 #include "common/base/log.h"
 
 namespace latchkey::sync {
@@ -22,21 +23,28 @@ std::string StampOf(const client::TlsFiles& files) {
   return stamp;
 }
 
+Result<std::shared_ptr<client::ApiClient>> OpenApi(const client::HttpOptions& options) {
+  ASSIGN_OR_RETURN(auto api, client::ApiClient::Open(options));
+  if (const std::string warning = client::KeyFileWarning(options.tls.key_file); !warning.empty())
+    Log(LogLevel::kWarn, "the key is not the mount's alone", {{"reason", warning}});
+  return std::shared_ptr<client::ApiClient>(std::move(api));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ServerSource>> ServerSource::Open(client::HttpOptions options) {
   std::string stamp = StampOf(options.tls);
-  ASSIGN_OR_RETURN(auto api, client::ApiClient::Open(options));
-  return std::unique_ptr<ServerSource>(new ServerSource(
-      std::move(options), std::shared_ptr<client::ApiClient>(std::move(api)), std::move(stamp)));
+  ASSIGN_OR_RETURN(auto api, OpenApi(options));
+  return std::unique_ptr<ServerSource>(
+      new ServerSource(std::move(options), std::move(api), std::move(stamp)));
 }
 
 std::shared_ptr<client::ApiClient> ServerSource::Current() {
   const std::string stamp = StampOf(options_.tls);
   if (stamp != stamp_) {
-    auto fresh = client::ApiClient::Open(options_);
+    auto fresh = OpenApi(options_);
     if (fresh) {
-      std::shared_ptr<client::ApiClient> next(std::move(fresh).value());
+      const auto next = std::move(fresh).value();
       api_.With([&](auto& api) {
         if (api->cancelled()) next->Cancel();  // meant for whichever runs the next request
         api = next;
