@@ -284,7 +284,9 @@ TEST_CASE("The power loss test sees a disk that does not sync", "[store][fault]"
 // A small file system of its own, gone with the object.
 class SmallDisk {
  public:
-  SmallDisk() { mounted_ = ::mount("tmpfs", dir_.path().c_str(), "tmpfs", 0, "size=4m,mode=0700") == 0; }
+  SmallDisk() {
+    mounted_ = ::mount("tmpfs", dir_.path().c_str(), "tmpfs", 0, "size=4m,mode=0700") == 0;
+  }
   ~SmallDisk() {
     if (mounted_) ::umount2(dir_.path().c_str(), MNT_DETACH);
   }
