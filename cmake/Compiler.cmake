@@ -12,8 +12,11 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  # ccache passes by every file with a precompiled header unless it is told that the header's times do not matter.
+  set(launcher ${CMAKE_COMMAND} -E env
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${launcher})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${launcher})
 endif()
 
 add_library(latchkey_flags INTERFACE)
@@ -23,7 +26,9 @@ target_compile_options(latchkey_flags INTERFACE
   -Wall -Wextra -Werror -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
   -Woverloaded-virtual -Wimplicit-fallthrough -Wformat=2 -Wvla
   # gcc 12 sees overlaps in std::string at -O3 where there are none (GCC bug 105329).
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+  # For ccache, which preprocesses.
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
 if(LATCHKEY_FUZZ)
   # Coverage of the modules, not only of the target itself: it is what guides the fuzzer.
   target_compile_options(latchkey_flags INTERFACE -fsanitize=fuzzer-no-link)
