@@ -411,7 +411,8 @@ class Keeper::Impl {
     // The worker serves on: whoever is still in the mount gets answers until it is gone.
     if (exposed_) Unmount(options_.target);
     if (private_mounted_) Unmount(PrivatePath());
-    // Without its mount it ends by itself, and writes the last read records first (R23).
+    // It writes the last read records (R23), and ends by itself unless a container still holds the mount.
+    region_.layout().stopping.store(2);
     if (worker_.pid > 0 && !WaitForExit(worker_.pid, kWorkerFarewell).has_value()) End(worker_.pid);
     bool alive = false;
     for (const pid_t pid : unreaped_)

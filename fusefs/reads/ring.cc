@@ -289,7 +289,13 @@ ReadConsumer::ReadConsumer(const journal::Region& region, NameOfNode name_of, Li
         std::mutex mutex;
         std::condition_variable_any wake;
         ReadTally tally(region, SystemClock());
+        bool told_to_end = false;
         while (!stop.stop_requested()) {
+          // Once: each time all shares begin anew.
+          if (!told_to_end && region.layout().stopping.load() == 2) {
+            told_to_end = true;
+            DrainAll(region, name_of, sink, &tally);
+          }
           DrainReads(region, name_of, sink, &tally);
           std::unique_lock lock(mutex);
           wake.wait_for(lock, stop, interval, [] { return false; });
