@@ -6,7 +6,7 @@ MakeCerts app
 InitServer
 StartServer
 printf first | GrantSecret db_password app
-CliAs admin audit tail -f --json >"$T/tail.out" 2>"$T/tail.log" &
+FollowAs admin audit tail -f --json >"$T/tail.out" 2>"$T/tail.log" &
 TAIL_PID=$!
 Own $TAIL_PID
 Has() { grep -q "$1" "$T/tail.out"; }

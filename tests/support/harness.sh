@@ -142,6 +142,12 @@ CliAs() {  # CliAs CERTIFICATE-NAME ARGUMENTS...
     LATCHKEY_KEY=$T/pki/$name.key "$BIN/latchkey" "$@"
 }
 Cli() { CliAs admin "$@"; }
+# FollowAs CERTIFICATE-NAME ARGUMENTS...: for the background, where $! must be the program itself and not a shell around it.
+FollowAs() {
+  export LATCHKEY_ADDR=127.0.0.1:$SERVER_PORT LATCHKEY_CA=$T/pki/ca.crt LATCHKEY_CERT=$T/pki/$1.crt LATCHKEY_KEY=$T/pki/$1.key
+  shift
+  exec "$BIN/latchkey" "$@"
+}
 
 MakeContent() { "$BIN/secret_reader" --make "$1" "$2"; }  # MakeContent NUMBER BODY-BYTES
 
