@@ -17,11 +17,6 @@ namespace {
 
 using BackupHandle = CHandle<sqlite3_backup, sqlite3_backup_finish>;
 
-Error SystemError(const std::filesystem::path& path, const char* what) {
-  return Error{Errc::kUnavailable, "backup: \"" + path.string() + "\" " + what + ": " +
-                                       std::generic_category().message(errno)};
-}
-
 // Ends the read transaction whatever happens.
 class ReadTransaction {
  public:
@@ -63,12 +58,12 @@ Status CopyPages(Connection& source, const std::string& file) {
 
 Status SyncAndRename(const UniqueFd& file, const std::string& from,
                      const std::filesystem::path& target) {
-  if (::fsync(file.get()) != 0) return SystemError(from, "cannot be synced");
+  if (::fsync(file.get()) != 0) return FileError("backup", from, "cannot be synced");
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST) {
       return Error{Errc::kConflict, "backup: \"" + target.string() + "\" exists already"};
     }
-    return SystemError(target, "cannot be named");
+    return FileError("backup", target, "cannot be named");
   }
   return SyncDirectoryOf(target);
 }
@@ -82,7 +77,7 @@ Result<Generation> CopyTo(Connection& source, const std::filesystem::path& targe
   std::string temporary = target.string() + ".XXXXXX";
   // mkostemp makes it 0600.
   const UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));
-  if (!file.valid()) return SystemError(target, "cannot be made");
+  if (!file.valid()) return FileError("backup", target, "cannot be made");
   const auto copy = [&]() -> Result<Generation> {
     RETURN_IF_ERROR(source.Execute("BEGIN"));
     const ReadTransaction transaction(source);

@@ -2,11 +2,17 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <string_view>
 
 #include "common/base/result.h"
 #include "common/base/unique_fd.h"
 
 namespace latchkey::store {
+
+std::string Quoted(const std::filesystem::path& path);
+// kUnavailable: `WHOSE: "PATH" WHAT: ` and what errno says.
+Error FileError(std::string_view whose, const std::filesystem::path& path, std::string_view what);
 
 // Takes `<path>.lock` for this process until the descriptor is closed (F29). kConflict names the holder; kPermissionDenied
 // when others than root and this user may exchange files in the directory.

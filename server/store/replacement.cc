@@ -22,11 +22,6 @@ Path With(const Path& path, const char* suffix) {
   return path.string() + suffix;
 }
 
-Error SystemError(const Path& path, const char* what) {
-  return Error{Errc::kUnavailable, "restore: \"" + path.string() + "\" " + what + ": " +
-                                       std::generic_category().message(errno)};
-}
-
 bool Exists(const Path& path) {
   struct stat info {};
   return ::lstat(path.c_str(), &info) == 0;
@@ -41,7 +36,7 @@ bool AreOneFile(const Path& a, const Path& b) {
 
 Status Remove(const Path& path) {
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
-  return SystemError(path, "cannot be removed");
+  return FileError("restore", path, "cannot be removed");
 }
 
 Status RemoveWithLog(const Path& path) {
@@ -52,7 +47,7 @@ Status RemoveWithLog(const Path& path) {
 Status Move(const Path& from, const Path& to) {
   if (!Exists(from)) return {};
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return {};
-  return SystemError(from, "cannot be moved aside");
+  return FileError("restore", from, "cannot be moved aside");
 }
 
 // What an interrupted restore left is no store of its own: a second name of the store, or the old one without a new one.
@@ -113,7 +108,8 @@ Result<std::unique_ptr<Replacement>> Replacement::Prepare(const Path& path, cons
 Status Replacement::SetOldAside() {
   const Path kept = KeptName(path_);
   if (WriteLogBack(path_)) {
-    if (::link(path_.c_str(), kept.c_str()) != 0) return SystemError(kept, "cannot be made");
+    if (::link(path_.c_str(), kept.c_str()) != 0)
+      return FileError("restore", kept, "cannot be made");
   } else {
     RETURN_IF_ERROR(Move(path_, kept));
     RETURN_IF_ERROR(Move(With(path_, "-wal"), With(kept, "-wal")));
@@ -127,7 +123,8 @@ Result<bool> Replacement::Commit() {
   // The copy was only read: its log is empty.
   for (const char* suffix : {"-wal", "-shm"}) RETURN_IF_ERROR(Remove(With(copy_, suffix)));
   RETURN_IF_ERROR(SetOldAside());
-  if (::rename(copy_.c_str(), path_.c_str()) != 0) return SystemError(path_, "cannot be replaced");
+  if (::rename(copy_.c_str(), path_.c_str()) != 0)
+    return FileError("restore", path_, "cannot be replaced");
   RETURN_IF_ERROR(SyncDirectoryOf(path_));
   return Exists(KeptName(path_));
 }

@@ -19,19 +19,6 @@
 #include "server/store/writer.h"
 
 namespace latchkey::store {
-namespace {
-
-std::string Quoted(const std::filesystem::path& path) {
-  return '"' + path.string() + '"';
-}
-
-Error SystemError(const std::filesystem::path& path, const char* what) {
-  return Error{Errc::kUnavailable, "store: " + Quoted(path) + " " + what + ": " +
-                                       std::generic_category().message(errno)};
-}
-
-}  // namespace
-
 struct Store::Parts {
   std::filesystem::path path;
   OpenMode mode = OpenMode::kSnapshot;
@@ -52,7 +39,7 @@ Status Store::Create(const std::filesystem::path& path, const ByteArray<16>& sto
     if (errno == EEXIST) {
       return Error{Errc::kConflict, "store: " + Quoted(path) + " exists already"};
     }
-    return SystemError(path, "cannot be made");
+    return FileError("store", path, "cannot be made");
   }
   // Closed before SQLite opens it: closing it later would drop SQLite's locks on the file.
   file.Reset();
