@@ -99,6 +99,7 @@ Status Prepare() {
   HardenOptions harden;
   harden.keep_environment = ServiceEnvironment();
   RETURN_IF_ERROR(HardenProcess(harden));
+  GiveLargeBlocksTheirOwnPages(limits::kOwnPagesFromBytes, limits::kMaxBlocksWithOwnPages);
   return tls::UseWipingMemory();
 }
 

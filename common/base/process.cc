@@ -127,6 +127,11 @@ void ReturnFreeMemory(std::size_t least_bytes) {
   ::malloc_trim(0);
 }
 
+void GiveLargeBlocksTheirOwnPages(std::size_t least_bytes, std::size_t most_blocks) {
+  ::mallopt(M_MMAP_THRESHOLD, static_cast<int>(least_bytes));
+  ::mallopt(M_MMAP_MAX, static_cast<int>(most_blocks));
+}
+
 Status HardenProcess(const HardenOptions& options) {
   const rlimit no_core{0, 0};
   if (::setrlimit(RLIMIT_CORE, &no_core) != 0) return StepFailed("forbid core dumps");

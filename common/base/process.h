@@ -45,4 +45,11 @@ Status CloseUnknownFdsByListing(const std::vector<int>& keep);
 // Thread-safe.
 void ReturnFreeMemory(std::size_t least_bytes = 0);
 
+// From now on a block of `least_bytes` or more has pages of its own: it goes back to the kernel when it is freed, holds
+// no memory where nobody wrote, and leaves no hole between smaller ones that stay. Costs some microseconds a block. At most
+// `most_blocks` are so at a time, since a process has 65 530 mappings (vm.max_map_count); the others lie on the
+// heap, as do those for which the first thread's heap has room left. glibc only: mallopt(3), M_MMAP_THRESHOLD and
+// M_MMAP_MAX. Call it before any thread exists.
+void GiveLargeBlocksTheirOwnPages(std::size_t least_bytes, std::size_t most_blocks);
+
 }  // namespace latchkey

@@ -48,6 +48,11 @@ inline constexpr std::size_t kMaxHandshakesInFlight = 1024;
 inline constexpr std::size_t kMaxHandshakesPerAddress = 64;
 inline constexpr std::size_t kMaxConnections = 16'384;
 inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
+// The record buffers of OpenSSL, two a connection, are 16 KiB and a little. Between the sessions of a thousand waiting
+// connections, which are smaller and stay, they would leave as much memory in holes as the sessions take.
+inline constexpr std::size_t kOwnPagesFromBytes = 16 * 1024;
+inline constexpr std::size_t kMaxBlocksWithOwnPages =
+    2 * kMaxConnections;  // half of what a process may map
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
 inline constexpr std::size_t kMaxBatchReplies = 64;  // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;

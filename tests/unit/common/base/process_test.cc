@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <vector>
 
 extern char** environ;
@@ -194,6 +195,30 @@ TEST_CASE("Freed memory below a block that stays goes back to the kernel", "[bas
   CHECK(ResidentBytes() + kBlocks * kBlockBytes / 2 > before);  // less lies free than was asked for
   ReturnFreeMemory();
   CHECK(ResidentBytes() + kBlocks * kBlockBytes / 2 < before);
+}
+
+// Mixed as connections mix them, on the heap of a thread; false when the large ones leave their memory behind.
+bool LeaveNoHoles() {
+  constexpr std::size_t kPairs = 1024;
+  constexpr std::size_t kLargeBytes = 17 * 1024;
+  std::vector<std::unique_ptr<char[]>> small, large;
+  const std::size_t before = ResidentBytes();
+  for (std::size_t i = 0; i < kPairs; ++i) {
+    small.push_back(std::make_unique<char[]>(1024));
+    large.push_back(std::make_unique<char[]>(kLargeBytes));  // zeroed, so it is resident
+  }
+  if (ResidentBytes() < before + kPairs * kLargeBytes) return false;
+  large.clear();
+  return ResidentBytes() < before + kPairs * 4096;
+}
+
+TEST_CASE("Large blocks with pages of their own leave no holes between small ones", "[base]") {
+  CHECK(InChild([] {
+          GiveLargeBlocksTheirOwnPages(16 * 1024, 4096);
+          bool none = false;
+          std::thread([&none] { none = LeaveNoHoles(); }).join();
+          return none;
+        }) == 0);
 }
 #endif
 
