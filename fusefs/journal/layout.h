@@ -109,7 +109,8 @@ struct Layout {
   HalfWord mounted;         // futex word: 1 once the keeper has mounted the private mount
   HalfWord snapshot_ready;  // futex word: 1 once a worker has published a snapshot (R2)
   HalfWord init_bytes;
-  HalfWord stopping;  // 1: the keeper is unmounting; nobody restarts anything. 2: it has, and ends the worker next
+  // 1: the keeper is unmounting; nobody restarts anything. 2: it has, and ends the worker next.
+  HalfWord stopping;
   HalfWord worker_pid;
   HalfWord waker_pid;
   HalfWord notifier_pid;
