@@ -133,14 +133,20 @@ def mount(table, results):
               one["open_read_close"]["per_second"], "+-10 % of running", lambda _, r: 0.9 <= r, "running")
 
 
+def server_memory(table, title, run):
+    limit = 20 * 1024 + 32 * run["server_connections"] + run["server_secrets"] / 2
+    table.add(f"server memory, {title}, KiB", "KiB", run["server_rss_kib"], limit, "20 MiB + 32 KiB/conn + ...",
+              lambda o, r: r <= 1, "the formula")
+
+
 def memory(table, results):
+    for run in load(f"{results}/memory.waiting.json"):
+        server_memory(table, f"{run['server_connections']:,} connections at work", run)
     found = load(f"{results}/memory.json")
     if not found:
         return
     run = found[0]
-    limit = 20 * 1024 + 32 * run["server_connections"] + run["server_secrets"] / 2
-    table.add("server memory, KiB", "KiB", run["server_rss_kib"], limit, "20 MiB + 32 KiB/conn + ...",
-              lambda o, r: r <= 1, "the formula")
+    server_memory(table, f"{run['server_connections']} connections", run)
     table.add("latchkey-fs private memory with 1 000 secrets, KiB", "KiB", run["fs_private_kib"],
               10 * 1024 + run["fs_content_kib"], "10 MiB + content", lambda o, r: r <= 1, "the formula")
 

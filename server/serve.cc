@@ -27,9 +27,11 @@ namespace latchkey {
 namespace {
 
 constexpr std::chrono::hours kCrlAlarm{24};
+constexpr std::chrono::seconds kTick{5};
 constexpr std::chrono::seconds kWatchInterval{60};
 // Worth a pause of the allocator; a busy server has less than this lying free.
 constexpr std::size_t kFreeMemoryWorthReturning = 4 * 1024 * 1024;
+constexpr std::uint64_t kClosedConnectionsWorthALook = 256;  // each left some 25 KiB
 
 // Rule P4: what is on the disk is what counts. No destructor runs: nothing is answered or written after this.
 [[noreturn]] void Fatal(const char* what) {
@@ -112,6 +114,8 @@ class Service {
   Status StartPlainListener();
   net::PlainAnswer Answer(std::string_view path);
   void WaitForSignals();
+  void Watch();
+  void ReturnMemoryOfConnections();
   void Reload();
   Status TryReload();
   void WatchExpiry();
@@ -130,6 +134,7 @@ class Service {
   std::atomic<std::uint64_t> reloads_failed_{0};
   bool crl_alarm_raised_ = false;
   bool disk_alarm_raised_ = false;
+  std::uint64_t most_connections_ = 0;  // since memory was last given back
 };
 
 Status Service::StartListeners() {
@@ -258,18 +263,36 @@ void Service::WatchAuditDisk() {
   disk_alarm_raised_ = audit::IsLow(*usage);
 }
 
+// After a storm, and not each minute only: who looks at the server then wants to see what it needs.
+void Service::ReturnMemoryOfConnections() {
+  const std::uint64_t now = server_->stats().connections;
+  most_connections_ = std::max(most_connections_, now);
+  if (most_connections_ - now < kClosedConnectionsWorthALook) return;
+  most_connections_ = now;
+  ReturnFreeMemory(kFreeMemoryWorthReturning);
+}
+
+void Service::Watch() {
+  WatchExpiry();
+  WatchAuditDisk();
+  trust_.With([](const auto& trust) { return trust; })->ForgetExpired();
+  ReturnFreeMemory(kFreeMemoryWorthReturning);
+}
+
 void Service::WaitForSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  const timespec interval{kWatchInterval.count(), 0};
+  const timespec tick{kTick.count(), 0};
+  MonotonicTime next_watch = SystemClock().Monotonic() + kWatchInterval;
   for (;;) {
-    const int signal = ::sigtimedwait(&signals, nullptr, &interval);
+    const int signal = ::sigtimedwait(&signals, nullptr, &tick);
     if (signal == SIGHUP) Reload();
     if (signal == SIGTERM || signal == SIGINT) return;
-    WatchExpiry();
-    WatchAuditDisk();
-    ReturnFreeMemory(kFreeMemoryWorthReturning);
+    ReturnMemoryOfConnections();
+    if (SystemClock().Monotonic() < next_watch) continue;
+    next_watch = SystemClock().Monotonic() + kWatchInterval;
+    Watch();
   }
 }
 

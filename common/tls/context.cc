@@ -86,6 +86,7 @@ class Snapshot final : public TlsContext {
   std::uint64_t verdicts_remembered() const override {
     return remembered_hits_.load(std::memory_order_relaxed);
   }
+  std::size_t ForgetExpired() const override;
   Result<std::shared_ptr<const PeerCertificate>> VerifyPresented(
       const std::vector<ByteVector>& chain_der) const override;
 
@@ -134,6 +135,14 @@ void Snapshot::Remember(const std::string& digest, std::shared_ptr<const Verdict
   remembered_.With([&](auto& map) {
     if (map.size() >= limits::kMaxVerifiedChains) map.clear();
     map[digest] = {until, std::move(verdict)};
+  });
+}
+
+std::size_t Snapshot::ForgetExpired() const {
+  const MonotonicTime now = clock_.Monotonic();
+  return remembered_.With([now](auto& map) {
+    std::erase_if(map, [now](const auto& entry) { return entry.second.until <= now; });
+    return map.size();
   });
 }
 

@@ -56,6 +56,9 @@ class TlsContext {
       const = 0;  // epoch seconds; 0 without CRLs. Alarm at 24 h left
   virtual std::uint64_t verdicts_remembered()
       const = 0;  // chains taken from the cache so far, for metrics
+  // Lets go of verdicts that are too old to count, and of the certificates in them; returns how many are left. For the
+  // memory alone: they are not heeded anyway.
+  virtual std::size_t ForgetExpired() const = 0;
 };
 
 // Reads and validates all files. Errors name the file and say what to do: unreadable, malformed,

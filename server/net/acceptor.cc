@@ -370,6 +370,8 @@ void Acceptor::HandOver(Handshake* handshake) {
     victim->displaced.store(true);
     workers_[victim->worker]->mailbox()->Post(victim);
   }
+  // What the handshake needed lay in it; the next answer may be a minute away.
+  if (c->backlog_bytes() == 0) std::string().swap(c->out);
   // Only from now on: before, the first request could have hidden in OpenSSL's buffer without an
   // edge to announce it.
   SSL_set_read_ahead(handshake->ssl, 1);

@@ -217,6 +217,20 @@ TEST_CASE("A verdict is forgotten after a minute, and a refusal is never remembe
   CHECK(Accepts(*trust, later));
 }
 
+TEST_CASE("Verdicts that are too old to count are let go of, the others stay", "[tls]") {
+  Setup setup;
+  const auto trust = setup.Load();
+  REQUIRE(Accepts(*trust, setup.client_ca.Issue(ClientSpec("old"))));
+  setup.clock.Advance(std::chrono::seconds(30));
+  const Credential young = setup.client_ca.Issue(ClientSpec("young"));
+  REQUIRE(Accepts(*trust, young));
+  CHECK(trust->ForgetExpired() == 2);
+  setup.clock.Advance(std::chrono::seconds(31));
+  CHECK(trust->ForgetExpired() == 1);
+  CHECK(Accepts(*trust, young));
+  CHECK(trust->verdicts_remembered() == 1);
+}
+
 TEST_CASE("A remembered verdict belongs to the whole presented chain", "[tls]") {
   Setup setup;
   const Authority unknown = Authority::Root("unknown");
