@@ -7,8 +7,8 @@
 //
 // `--waiters` clients PREFIX0.. wait in the change feed; the first `--holders` of them are expected
 // to hold the secret. For each rotation one JSON line goes to stdout,
-// {"sha256":..,"sent_ns":..,"acked_ns":..}, to be joined with what a watcher saw (CLOCK_MONOTONIC
-// in both); at the end one line {"summary":..}:
+// {"sha256":..,"sent_ns":..,"acked_ns":..,"first_ns":..}, to be joined with what a watcher saw (CLOCK_MONOTONIC
+// in both; first_ns is when the first holder had its answer, 0 for none); at the end one line {"summary":..}:
 //   ack              the writer's own wait, from sending to the answer
 //   holders_latency  from the acknowledgement to the arrival of the feed's answer at each holder
 //                    (0 when it arrived before)
@@ -257,13 +257,15 @@ class Bench {
     const std::uint64_t wanted = expected_;
     Pump([this, wanted] { return acked_ns_ != 0 && told_ >= wanted; }, 10);
     if (acked_ns_ == 0) Die("a rotation was not acknowledged: " + writer_.failure());
-    std::printf("{\"sha256\":\"%s\",\"sent_ns\":%lld,\"acked_ns\":%lld}\n", Sha256(content).c_str(),
-                static_cast<long long>(sent), static_cast<long long>(acked_ns_));
+    const std::int64_t first =
+        arrivals_.empty() ? 0 : *std::min_element(arrivals_.begin(), arrivals_.end());
+    std::printf("{\"sha256\":\"%s\",\"sent_ns\":%lld,\"acked_ns\":%lld,\"first_ns\":%lld}\n",
+                Sha256(content).c_str(), static_cast<long long>(sent),
+                static_cast<long long>(acked_ns_), static_cast<long long>(first));
     std::fflush(stdout);
     ack_.Record(acked_ns_ - sent);
     for (const std::int64_t arrival : arrivals_) holders_latency_.Record(arrival - acked_ns_);
-    if (!arrivals_.empty())
-      first_.Record(*std::min_element(arrivals_.begin(), arrivals_.end()) - acked_ns_);
+    if (first != 0) first_.Record(first - acked_ns_);
     const std::int64_t next = NowNs() + static_cast<std::int64_t>(options_.pause_ms) * 1'000'000;
     Pump([next] { return NowNs() >= next; }, 60);
   }

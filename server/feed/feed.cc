@@ -296,6 +296,10 @@ void Feed::Impl::WakeAffected(Lock& lock) {
   for (std::size_t i = 0; i < clients.size(); i += kRepliesPerRound) {
     WakeRound(seen, before,
               std::span(clients).subspan(i, std::min(kRepliesPerRound, clients.size() - i)), lock);
+    lock.unlock();
+    // Whom the replies have woken may wait for this very core; a thousand answers take milliseconds.
+    std::this_thread::yield();
+    lock.lock();
   }
   lock.unlock();
   seen = State();  // it may be the last to hold an old catalog

@@ -18,35 +18,30 @@ void Mailbox::Wake() {
   [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof one);
 }
 
-bool Mailbox::Post(std::shared_ptr<Pistache::Tcp::Peer> peer) {
+template <class Letter>
+bool Mailbox::Put(std::vector<Letter> Letters::*pile, Letter* letter) {
+  bool first = false;
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return false;
-    letters_.peers.push_back(std::move(peer));
+    first = letters_.empty();
+    (letters_.*pile).push_back(std::move(*letter));
   }
-  Wake();
+  if (first) Wake();
   return true;
 }
 
+bool Mailbox::Post(std::shared_ptr<Pistache::Tcp::Peer> peer) {
+  return Put(&Letters::peers, &peer);
+}
+
 void Mailbox::Post(Delivery delivery) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (closed_) {
-      WipeMemory(delivery.response.body.data(), delivery.response.body.size());
-      return;
-    }
-    letters_.deliveries.push_back(std::move(delivery));
-  }
-  Wake();
+  if (Put(&Letters::deliveries, &delivery)) return;
+  WipeMemory(delivery.response.body.data(), delivery.response.body.size());
 }
 
 void Mailbox::Post(std::shared_ptr<ConnectionControl> displaced) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (closed_) return;
-    letters_.displaced.push_back(std::move(displaced));
-  }
-  Wake();
+  Put(&Letters::displaced, &displaced);
 }
 
 Letters Mailbox::Take() {

@@ -28,6 +28,7 @@ struct Letters {
   std::vector<std::shared_ptr<Pistache::Tcp::Peer>> peers;
   std::vector<Delivery> deliveries;
   std::vector<std::shared_ptr<ConnectionControl>> displaced;
+  bool empty() const { return peers.empty() && deliveries.empty() && displaced.empty(); }
 };
 
 // Thread-safe. Pistache's own queue loses wake-ups (network.md, section 2), so this one does not
@@ -48,6 +49,10 @@ class Mailbox {
   void Close();
 
  private:
+  // Wakes the worker for the first letter only: who finds others there relies on the wake-up that they caused.
+  template <class Letter>
+  bool Put(std::vector<Letter> Letters::*pile, Letter* letter);
+
   UniqueFd event_;
   std::mutex mutex_;
   bool closed_ = false;

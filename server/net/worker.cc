@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <ctime>
+#include <thread>
 
 #include "common/base/log.h"
 
@@ -16,6 +17,8 @@ namespace {
 namespace Polling = Pistache::Polling;
 
 constexpr std::size_t kSweepPerWakeUp = 16;  // chains judged again, about 0.3 ms each
+constexpr std::size_t kDeliveriesPerCommit =
+    8;  // the first of a thousand do not wait until the last is written
 constexpr std::int64_t kTickNs = 250'000'000;
 constexpr std::int64_t kBuffersKeptMs = 1000;
 
@@ -182,7 +185,12 @@ void Worker::Touch(const Peer& peer) {
 void Worker::TakeLetters() {
   Letters letters = mailbox_->Take();
   for (const Peer& peer : letters.peers) Adopt(peer);
-  for (Delivery& delivery : letters.deliveries) Deliver(&delivery);
+  for (std::size_t i = 0; i < letters.deliveries.size(); ++i) {
+    Deliver(&letters.deliveries[i]);
+    if (i % kDeliveriesPerCommit != kDeliveriesPerCommit - 1) continue;
+    Commit();
+    std::this_thread::yield();  // to a peer, or another worker, that waits for this very core
+  }
   for (const auto& control : letters.displaced) Displace(*control);
   if (cut_all_.load()) {
     for (const auto& [fd, peer] : peers) {
