@@ -14,27 +14,10 @@
 #include "server/service/catalog_verifier.h"
 #include "server/service/read_automation.h"
 #include "server/service/services.h"
+#include "tests/support/clocks.h"
 #include "tests/support/store_fixture.h"
 
 namespace latchkey::testing {
-
-// Stands still until it is moved. Thread-safe.
-class ManualClock final : public Clock {
- public:
-  WallTime Now() const override { return WallTime(std::chrono::nanoseconds(wall_ns_.load())); }
-  MonotonicTime Monotonic() const override {
-    return MonotonicTime(std::chrono::nanoseconds(monotonic_ns_.load()));
-  }
-  void Advance(std::chrono::nanoseconds by) {
-    wall_ns_ += by.count();
-    monotonic_ns_ += by.count();
-  }
-  std::int64_t Seconds() const { return EpochSeconds(Now()); }
-
- private:
-  std::atomic<std::int64_t> wall_ns_{1'795'395'653'000'000'000};
-  std::atomic<std::int64_t> monotonic_ns_{1'000'000'000};
-};
 
 struct TestRequest {
   std::string method = "GET";

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "common/base/unique_fd.h"
+#include "tests/support/clocks.h"
 #include "tests/support/pki.h"
 
 namespace latchkey::tls {
@@ -22,17 +23,6 @@ using testing::KeyKind;
 using testing::ServerSpec;
 using testing::TestDirectory;
 
-// Wall clock and monotonic clock move together, by hand.
-class ManualClock final : public Clock {
- public:
-  WallTime Now() const override { return SystemClock().Now() + offset_; }
-  MonotonicTime Monotonic() const override { return SystemClock().Monotonic() + offset_; }
-  void Advance(std::chrono::seconds by) { offset_ += by; }
-
- private:
-  std::chrono::seconds offset_{0};
-};
-
 // A directory with a server certificate and a client CA, all good; a test spoils one file.
 struct Setup {
   TestDirectory directory;
@@ -40,7 +30,7 @@ struct Setup {
   Authority client_ca = Authority::Root("client CA");
   Authority middle = client_ca.Intermediate("client intermediate");
   TrustOptions options;
-  ManualClock clock;
+  testing::ShiftedClock clock;
 
   Setup() {
     const Credential server = server_ca.Issue(ServerSpec());

@@ -8,6 +8,7 @@
 #include "common/model/limits.h"
 #include "fusefs/journal/region.h"
 #include "fusefs/reads/ring.h"
+#include "tests/support/clocks.h"
 
 using namespace latchkey;
 using namespace latchkey::reads;
@@ -19,16 +20,6 @@ journal::Region NewRegion() {
   REQUIRE(region.has_value());
   return std::move(region).value();
 }
-
-class SteppedClock final : public Clock {
- public:
-  WallTime Now() const override { return WallTime(std::chrono::nanoseconds(now_ns)); }
-  MonotonicTime Monotonic() const override {
-    return MonotonicTime(std::chrono::nanoseconds(now_ns));
-  }
-  void Advance(std::chrono::nanoseconds by) { now_ns += by.count(); }
-  std::int64_t now_ns = 1'700'000'000'000'000'000;
-};
 
 std::string NameOf(std::uint32_t node) {
   return node == 40 ? "db \"x\"" : std::string();
@@ -98,7 +89,7 @@ class Flood {
   void Take() {
     for (auto& line : Drain(region_, 1'000'000, clock)) lines.push_back(std::move(line));
   }
-  SteppedClock clock;
+  testing::ManualClock clock;
   std::vector<std::string> lines;
 
  private:

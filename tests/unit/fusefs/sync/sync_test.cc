@@ -10,6 +10,7 @@
 #include "fusefs/snapshot/snapshot.h"
 #include "fusefs/snapshot/store.h"
 #include "fusefs/sync/syncer.h"
+#include "tests/support/clocks.h"
 
 using namespace latchkey;
 using namespace latchkey::sync;
@@ -99,13 +100,6 @@ class FakeServer final : public Source {
   }
 };
 
-class SteppedClock final : public Clock {
- public:
-  WallTime Now() const override { return SystemClock().Now() + ahead; }
-  MonotonicTime Monotonic() const override { return SystemClock().Monotonic() + ahead; }
-  std::chrono::seconds ahead{0};
-};
-
 struct Mount {
   Mount() : fd(::memfd_create("content", MFD_CLOEXEC)) {
     REQUIRE(::ftruncate(fd.get(), static_cast<off_t>(snapshot::ContentMemoryBytes())) == 0);
@@ -132,7 +126,7 @@ struct Mount {
                : "<error>";
   }
   FakeServer server;
-  SteppedClock clock;
+  testing::ShiftedClock clock;
   UniqueFd fd;
   std::unique_ptr<snapshot::SnapshotStore> store;
   std::unique_ptr<snapshot::SnapshotBuilder> builder;
@@ -239,12 +233,12 @@ TEST_CASE("What the feed is silent about after an outage is found within a minut
   mount.server.down = false;
   REQUIRE(mount.syncer->Step().has_value());
   REQUIRE(mount.syncer->health().stale_since_s == 0);
-  mount.clock.ahead = std::chrono::seconds(61);
+  mount.clock.Advance(std::chrono::seconds(61));
   REQUIRE(mount.syncer->Step().has_value());
   CHECK(mount.Read("a") == "alpha two");
   CHECK(mount.Read("b") == "<none>");
   const int listings = mount.server.listings;
-  mount.clock.ahead += std::chrono::seconds(1);
+  mount.clock.Advance(std::chrono::seconds(1));
   REQUIRE(mount.syncer->Step().has_value());
   CHECK(mount.server.listings == listings);
 }
@@ -256,7 +250,7 @@ TEST_CASE("Without an outage it is found within an hour", "[sync]") {
   mount.server.granted["a"] = {"alpha two", {}, 2};
   REQUIRE(mount.syncer->Step().has_value());
   CHECK(mount.Read("a") == "alpha");
-  mount.clock.ahead = std::chrono::seconds(3601);
+  mount.clock.Advance(std::chrono::seconds(3601));
   REQUIRE(mount.syncer->Step().has_value());
   CHECK(mount.Read("a") == "alpha two");
 }

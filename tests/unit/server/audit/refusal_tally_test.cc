@@ -8,20 +8,11 @@
 
 #include "common/model/limits.h"
 #include "server/audit/verify.h"
+#include "tests/support/clocks.h"
 #include "tests/unit/server/audit/audit_fixture.h"
 
 namespace latchkey::audit {
 namespace {
-
-class SteppedClock final : public Clock {
- public:
-  WallTime Now() const override { return WallTime(std::chrono::nanoseconds(now_ns)); }
-  MonotonicTime Monotonic() const override {
-    return MonotonicTime(std::chrono::nanoseconds(now_ns));
-  }
-  void Advance(std::chrono::nanoseconds by) { now_ns += by.count(); }
-  std::int64_t now_ns = 1'700'000'000'000'000'000;
-};
 
 // Who was refused, how often, by what the log holds.
 using Totals = std::map<std::tuple<std::string, std::string, std::string>, std::uint64_t>;
@@ -43,7 +34,7 @@ class Door {
     Event event;
     event.type = EventType::kAuthRefused;
     event.outcome = Outcome::kDenied;
-    event.time_ns = clock_.now_ns;
+    event.time_ns = clock_.Nanoseconds();
     event.address = address;
     event.actor_name = name;
     event.detail = reason;
@@ -82,7 +73,7 @@ class Door {
     return counted;
   }
 
-  SteppedClock& clock() { return clock_; }
+  testing::ManualClock& clock() { return clock_; }
   RefusalTally& tally() { return tally_; }
   AccessLog& log() { return *log_; }
   std::uint64_t refused() const { return refused_; }
@@ -90,7 +81,7 @@ class Door {
 
  private:
   ScratchDir dir_;
-  SteppedClock clock_;
+  testing::ManualClock clock_;
   std::unique_ptr<AccessLog> log_;
   RefusalTally tally_;
   std::uint64_t refused_ = 0;
@@ -101,7 +92,7 @@ class Door {
 TEST_CASE("The first refusals of a window are records, the rest one count with both its times",
           "[audit]") {
   Door door;
-  const std::int64_t begin = door.clock().now_ns;
+  const std::int64_t begin = door.clock().Nanoseconds();
   for (int i = 0; i < 1000; ++i) {
     door.Refuse("192.0.2.1");
     door.clock().Advance(std::chrono::milliseconds(10));
