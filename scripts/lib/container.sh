@@ -3,19 +3,29 @@
 #
 #   CONTAINER_HOME     directory for image, store and logs (set before the first call)
 #   CONTAINER_PROGRAMS static programs that go into the image
-#   PrepareContainers; StartContainer NAME [-v SOURCE:TARGET:ro]...; InContainer NAME COMMAND...; RemoveContainer NAME
+#   PrepareContainers; StartContainer NAME [-v SOURCE:TARGET:ro]...; InContainer NAME COMMAND...; RemoveContainer NAME;
+#   ForgetContainers when the last is removed
 #
 # Where podman cannot run, bubblewrap takes its place; where neither runs, that is an error and never skipped.
 
 CONTAINER_ENGINE=
 CONTAINER_STORAGE=overlay
 CONTAINER_ENTRY=exec
+CONTAINER_RUN=
 CONTAINER_PROGRAMS=()
 CONTAINER_IMAGE=localhost/latchkey-demo:1
 
 Podman() {
-  CONTAINERS_CONF=$CONTAINER_HOME/containers.conf podman --root "$CONTAINER_HOME/store" --runroot "$CONTAINER_HOME/run" \
-    --tmpdir "$CONTAINER_HOME/tmp" --storage-driver "$CONTAINER_STORAGE" "$@"
+  CONTAINERS_CONF=$CONTAINER_HOME/containers.conf podman --root "$CONTAINER_HOME/store" --runroot "$CONTAINER_RUN" \
+    --tmpdir "$CONTAINER_RUN/libpod" --storage-driver "$CONTAINER_STORAGE" "$@"
+}
+
+# podman takes a run directory of at most 50 characters, and a folder in somebody's home is soon deeper than that.
+ChooseRunDirectory() {
+  CONTAINER_RUN=$CONTAINER_HOME/run
+  [ ${#CONTAINER_RUN} -gt 50 ] || return 0
+  [ -s "$CONTAINER_HOME/run-at" ] || mktemp -d /tmp/latchkey-run.XXXXXX >"$CONTAINER_HOME/run-at"
+  CONTAINER_RUN=$(<"$CONTAINER_HOME/run-at")
 }
 
 MakeRootTree() {
@@ -43,13 +53,14 @@ CONF
 
 PrepareContainers() {
   [ -z "$CONTAINER_ENGINE" ] || return 0
+  mkdir -p "$CONTAINER_HOME"
+  ChooseRunDirectory
   # A later call of a script finds what an earlier one chose.
   if [ -s "$CONTAINER_HOME/engine" ]; then
     read -r CONTAINER_ENGINE CONTAINER_STORAGE CONTAINER_ENTRY <"$CONTAINER_HOME/engine"
     return 0
   fi
   local log=$CONTAINER_HOME/podman.log
-  mkdir -p "$CONTAINER_HOME"
   MakeRootTree
   tar -C "$CONTAINER_HOME/rootfs" -cf "$CONTAINER_HOME/rootfs.tar" .
   for CONTAINER_STORAGE in overlay vfs; do
@@ -60,7 +71,7 @@ PrepareContainers() {
       echo "podman $CONTAINER_STORAGE $CONTAINER_ENTRY" >"$CONTAINER_HOME/engine"
       return 0
     fi
-    rm -rf "$CONTAINER_HOME/store" "$CONTAINER_HOME/run" "$CONTAINER_HOME/tmp"
+    rm -rf "$CONTAINER_HOME/store" "$CONTAINER_RUN"
   done
   if bwrap --ro-bind "$CONTAINER_HOME/rootfs" / --proc /proc --dev /dev --unshare-all /bin/sh -c 'exit 0' >>"$log" 2>&1; then
     CONTAINER_ENGINE=bwrap
@@ -132,4 +143,21 @@ RemoveContainer() {
   else
     Podman rm -f -t 0 "$1" >>"$CONTAINER_HOME/podman.log" 2>&1 || true
   fi
+}
+
+# Call it before CONTAINER_HOME is deleted: what lies outside of it goes here.
+ForgetContainers() {
+  local at
+  [ -s "$CONTAINER_HOME/run-at" ] || return 0
+  at=$(<"$CONTAINER_HOME/run-at")
+  UnmountBelow "$at"
+  rm -rf --one-file-system "$at"
+}
+
+# What is mounted below a directory goes, deepest first: a container's store, a mount whose keeper was killed.
+UnmountBelow() {
+  local point
+  awk -v top="$1/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r point; do
+    umount -l "$point" 2>/dev/null || true
+  done
 }

@@ -71,15 +71,13 @@ End() {
   set +e
   [ $status -eq 0 ] || ShowLogs
   for container in "${OWN_CONTAINERS[@]}"; do RemoveContainer "$container"; done
+  [ -z "${CONTAINER_HOME:-}" ] || ForgetContainers
   [ -z "$FS_PID" ] || StopMount >/dev/null 2>&1
   for pid in "${OWN_PIDS[@]}"; do EndProcess "$pid"; done
   EndProcess "$FS_PID"
   EndProcess "$SERVER_PID"
   for point in "${OWN_MOUNTS[@]}"; do umount "$point" 2>/dev/null || umount -l "$point" 2>/dev/null; done
-  # Whatever is still mounted below the scratch directory (a container store, a mount whose keeper died) goes, deepest first.
-  awk -v top="$T/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r point; do
-    umount -l "$point" 2>/dev/null
-  done
+  UnmountBelow "$T"
   if [ -n "${KEEP_SCRATCH:-}" ]; then echo "kept: $T" >&2; else rm -rf --one-file-system "$T"; fi
   exit $status
 }
