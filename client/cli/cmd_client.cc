@@ -18,6 +18,13 @@ struct None {};
 Result<int> RunCreate(Session& session, const New& options) {
   const client::NewClient& client = options.client;
   RETURN_IF_ERROR(CheckName(NameKind::kClient, client.name));
+  // The server takes any URI, as Keywhiz did; another than this can be in no certificate that gets in.
+  if (!client.spiffe_id.empty() && !client.spiffe_id.starts_with("spiffe://")) {
+    return Error{Errc::kInvalidArgument,
+                 Quoted(client.spiffe_id) +
+                     " is no SPIFFE id: it begins with spiffe:// and the trust domain, as in "
+                     "spiffe://example.org/app"};
+  }
   for (const std::string& group : client.groups)
     RETURN_IF_ERROR(session.About(NameKind::kGroup, group));
   ASSIGN_OR_RETURN(client::ApiClient* const api, session.Api());

@@ -35,6 +35,11 @@ ExpectHint 5 'group "wbe" not found' web Cli secret create other --group wbe --f
 ExpectRun 5 Cli secret show other   # nothing was created on the way
 ExpectHint 2 'latchkey secret has no command "rotat"' rotate Cli secret rotat db_password
 
+ExpectRun 2 Cli client create sidecar --spiffe example.org/sidecar
+ExpectContains "what is no SPIFFE id" "$OUT" 'as in spiffe://example.org/app'
+ExpectRun 5 Cli client show sidecar
+ExpectRun 0 Cli client create sidecar --spiffe spiffe://example.org/sidecar
+
 # The other codes of the contract.
 ExpectRun 2 Cli secret show 'not a name'
 ExpectRun 3 CliAs stranger get db_password
