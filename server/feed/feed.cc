@@ -22,6 +22,9 @@ using store::ChangeKind;
 // Replies are sent in rounds of this size, so that the first ones do not wait for the rest to be
 // worked out.
 constexpr std::size_t kRepliesPerRound = 16;
+// After the first round, and each time after so many clients, the core is offered to whoever waits for it. Not after each
+// round: on a busy machine the kernel takes a yield as a slice of some milliseconds given up.
+constexpr std::size_t kClientsPerYield = 64;
 
 }  // namespace
 
@@ -296,6 +299,7 @@ void Feed::Impl::WakeAffected(Lock& lock) {
   for (std::size_t i = 0; i < clients.size(); i += kRepliesPerRound) {
     WakeRound(seen, before,
               std::span(clients).subspan(i, std::min(kRepliesPerRound, clients.size() - i)), lock);
+    if (i % kClientsPerYield != 0) continue;
     lock.unlock();
     // Whom the replies have woken may wait for this very core; a thousand answers take milliseconds.
     std::this_thread::yield();

@@ -19,6 +19,7 @@ namespace Polling = Pistache::Polling;
 constexpr std::size_t kSweepPerWakeUp = 16;  // chains judged again, about 0.3 ms each
 constexpr std::size_t kDeliveriesPerCommit =
     8;  // the first of a thousand do not wait until the last is written
+constexpr std::size_t kDeliveriesPerYield = 64;
 constexpr std::int64_t kTickNs = 250'000'000;
 constexpr std::int64_t kBuffersKeptMs = 1000;
 
@@ -189,7 +190,8 @@ void Worker::TakeLetters() {
     Deliver(&letters.deliveries[i]);
     if (i % kDeliveriesPerCommit != kDeliveriesPerCommit - 1) continue;
     Commit();
-    std::this_thread::yield();  // to a peer, or another worker, that waits for this very core
+    // To a peer, or another worker, that waits for this very core.
+    if (i % kDeliveriesPerYield < kDeliveriesPerCommit) std::this_thread::yield();
   }
   for (const auto& control : letters.displaced) Displace(*control);
   if (cut_all_.load()) {
