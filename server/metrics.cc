@@ -80,6 +80,12 @@ void AddNetwork(const net::ServerStats& stats, Page* page) {
                 stats.stalled_closed);
   page->Counter("connections_trust_closed_total",
                 "connections closed by a reload or past the certificate's end", stats.trust_closed);
+  page->Counter("connections_protocol_closed_total",
+                "connections closed because their peer went on with the TLS protocol",
+                stats.protocol_closed);
+  page->Counter("connections_strangers_displaced_total",
+                "connections without a certificate closed for a newer one",
+                stats.strangers_displaced);
   page->Counter("received_bytes_total", "bytes received on the wire", stats.bytes_received);
   page->Counter("sent_bytes_total", "bytes sent on the wire", stats.bytes_sent);
   page->Counter("handler_silent_total", "requests that no handler answered: a bug",

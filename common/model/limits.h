@@ -53,6 +53,20 @@ inline constexpr std::size_t kMaxConnectionsPerIdentity = 64;
 inline constexpr std::size_t kOwnPagesFromBytes = 16 * 1024;
 inline constexpr std::size_t kMaxBlocksWithOwnPages =
     2 * kMaxConnections;  // half of what a process may map
+// Who shows no certificate is nobody, from however many addresses: at most this part of all connections, the longest idle
+// stranger makes room for the next. Handshakes under way have a part of their own, so that most is left to clients.
+inline constexpr std::size_t kStrangerShare = 8;   // one in so many
+inline constexpr std::size_t kHandshakeShare = 4;  // likewise
+inline constexpr std::size_t kLeastShare = 16;     // connections
+// What a peer sends in a handshake, and the messages of the TLS protocol that it may send afterwards: an honest client
+// sends none, or a new key after some gigabytes.
+inline constexpr std::size_t kMaxHandshakeBytes = 128 * 1024;
+inline constexpr std::uint32_t kMaxProtocolMessages = 64;
+// One connection's turn: then the others have theirs, however long its pipeline is. Bytes as built, whether or not sent.
+inline constexpr std::uint32_t kMaxRequestsPerTurn = 16;
+inline constexpr std::size_t kMaxBuiltBytesPerTurn = 256 * 1024;
+inline constexpr std::chrono::milliseconds kMaxTurn{1};
+inline constexpr std::chrono::milliseconds kMaxTurnsPerWakeUp{2};  // all second turns together
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
 inline constexpr std::size_t kMaxBatchReplies = 64;  // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
@@ -77,6 +91,9 @@ inline constexpr int kMinRsaBits = 2048;
 inline constexpr std::chrono::seconds kVerifiedChainCache{60};
 inline constexpr std::size_t kMaxVerifiedChains =
     8192;  // remembered verdicts; the map is emptied beyond
+// The bytes of their certificates: one chain, all chains. A peer decides what it presents besides what is needed.
+inline constexpr std::size_t kMaxRememberedChainBytes = 8 * 1024;
+inline constexpr std::size_t kMaxVerifiedChainBytes = 8 * 1024 * 1024;
 inline constexpr std::size_t kMaxPeerChainBytes =
     32 * 1024;  // certificates a peer may send in one handshake
 inline constexpr std::size_t kMaxTrustFileBytes =

@@ -39,6 +39,16 @@ struct RememberedVerdict {
   MonotonicTime until;
   std::shared_ptr<const Verdict> verdict;
 };
+struct RememberedVerdicts {
+  std::unordered_map<std::string, RememberedVerdict> by_digest;
+  std::size_t bytes = 0;  // of all their certificates
+};
+
+std::size_t ChainBytes(const Verdict& verdict) {
+  std::size_t bytes = 0;
+  for (const ByteVector& der : verdict.certificate->chain_der) bytes += der.size();
+  return bytes;
+}
 
 // SHA-256 over the whole presented chain, each certificate with its length in front (rule T6).
 std::string ChainDigest(const std::vector<ByteVector>& chain_der) {
@@ -115,34 +125,45 @@ class Snapshot final : public TlsContext {
   X509StackHandle authorities_;
   CrlSet crls_;
   std::int64_t server_not_after_ = 0;
-  mutable Guarded<std::unordered_map<std::string, RememberedVerdict>> remembered_;
+  mutable Guarded<RememberedVerdicts> remembered_;
   mutable std::atomic<std::uint64_t> remembered_hits_{0};
 };
 
 std::shared_ptr<const Verdict> Snapshot::Recall(const std::string& digest) const {
   const MonotonicTime now = clock_.Monotonic();
-  return remembered_.With([&](auto& map) -> std::shared_ptr<const Verdict> {
-    const auto found = map.find(digest);
-    if (found == map.end()) return nullptr;
-    if (found->second.until > now) return found->second.verdict;
-    map.erase(found);
-    return nullptr;
+  return remembered_.With([&](const auto& known) -> std::shared_ptr<const Verdict> {
+    const auto found = known.by_digest.find(digest);
+    if (found == known.by_digest.end() || found->second.until <= now) return nullptr;
+    return found->second.verdict;
   });
 }
 
 void Snapshot::Remember(const std::string& digest, std::shared_ptr<const Verdict> verdict) const {
   const MonotonicTime until = clock_.Monotonic() + limits::kVerifiedChainCache;
-  remembered_.With([&](auto& map) {
-    if (map.size() >= limits::kMaxVerifiedChains) map.clear();
-    map[digest] = {until, std::move(verdict)};
+  const std::size_t size = ChainBytes(*verdict);
+  if (size > limits::kMaxRememberedChainBytes)
+    return;  // verified each time: nothing is lost but time
+  remembered_.With([&](auto& known) {
+    if (known.by_digest.size() >= limits::kMaxVerifiedChains ||
+        known.bytes + size > limits::kMaxVerifiedChainBytes) {
+      known = {};
+    }
+    const bool added =
+        known.by_digest.insert_or_assign(digest, RememberedVerdict{until, std::move(verdict)})
+            .second;
+    if (added) known.bytes += size;  // the same digest means the same bytes
   });
 }
 
 std::size_t Snapshot::ForgetExpired() const {
   const MonotonicTime now = clock_.Monotonic();
-  return remembered_.With([now](auto& map) {
-    std::erase_if(map, [now](const auto& entry) { return entry.second.until <= now; });
-    return map.size();
+  return remembered_.With([now](auto& known) {
+    std::erase_if(known.by_digest, [&](const auto& entry) {
+      if (entry.second.until > now) return false;
+      known.bytes -= ChainBytes(*entry.second.verdict);
+      return true;
+    });
+    return known.by_digest.size();
   });
 }
 

@@ -31,7 +31,9 @@ constexpr int kLastHighFd = 48 * 1024;
 AddressKey KeyOf(const sockaddr_storage& address) {
   AddressKey key{};
   if (address.ss_family == AF_INET6) {
-    std::memcpy(key.data(), &reinterpret_cast<const sockaddr_in6&>(address).sin6_addr, key.size());
+    const in6_addr& ip = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+    // Whoever has one address of a /64 has them all.
+    std::memcpy(key.data(), &ip, IN6_IS_ADDR_V4MAPPED(&ip) ? key.size() : key.size() / 2);
   } else {
     key[10] = key[11] = 0xff;
     std::memcpy(key.data() + 12, &reinterpret_cast<const sockaddr_in&>(address).sin_addr, 4);
@@ -69,7 +71,7 @@ std::string IdentityOf(const Connection& c) {
     return "spiffe " + *c.certificate->names.spiffe_id;
   if (c.certificate && c.certificate->names.common_name)
     return "cn " + *c.certificate->names.common_name;
-  return "address " + c.peer_address;  // nobody yet: all of one address together
+  return "address " + c.peer_network;  // nobody yet: all of one address together
 }
 
 }  // namespace
@@ -240,6 +242,7 @@ void Acceptor::AcceptOne(int fd, const AddressKey& address, std::string address_
   }
   Connection* c = Connection::Of(ssl);
   c->peer_address = std::move(address_text);
+  c->peer_network.assign(address.begin(), address.end());
   std::uint64_t id = 0;
   const auto displaced = table_->Enter(index_, address, &id);
   const auto place = order_.insert(order_.end(), id);
@@ -359,17 +362,25 @@ Worker& Acceptor::QuietestWorker(std::size_t* index) const {
   return *workers_[*index];
 }
 
+void Acceptor::MakeRoom(const std::shared_ptr<ConnectionControl>& victim, Counter* counter) {
+  if (!victim) return;
+  Count(*counter);
+  victim->displaced.store(true);
+  workers_[victim->worker]->mailbox()->Post(victim);
+}
+
 void Acceptor::HandOver(Handshake* handshake) {
   Connection* c = handshake->connection;
   Worker& worker = QuietestWorker(&c->control->worker);
   c->control->fd = c->fd;
   c->control->last_active_ms.store(NowMs());
   c->identity = IdentityOf(*c);
-  if (const auto victim = shared_->identities.Add(c->identity, c->control)) {
-    Count(shared_->counters.identity_displaced);
-    victim->displaced.store(true);
-    workers_[victim->worker]->mailbox()->Post(victim);
+  // First: the second table sets the account, which is one address's.
+  if (!c->certificate) {
+    MakeRoom(shared_->strangers.Add({}, c->control), &shared_->counters.strangers_displaced);
   }
+  MakeRoom(shared_->identities.Add(c->identity, c->control), &shared_->counters.identity_displaced);
+  c->GuardSession();
   // What the handshake needed lay in it; the next answer may be a minute away.
   if (c->backlog_bytes() == 0) std::string().swap(c->out);
   // Only from now on: before, the first request could have hidden in OpenSSL's buffer without an

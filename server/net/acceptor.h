@@ -81,6 +81,8 @@ class Acceptor {
   void Step(std::uint64_t id);
   void Finish(std::uint64_t id);
   void HandOver(Handshake* handshake);
+  // Has the worker of a connection that was chosen close it.
+  void MakeRoom(const std::shared_ptr<ConnectionControl>& victim, Counter* counter);
   void Abort(std::uint64_t id);
   void DropDisplaced();
   void DropOverdue();

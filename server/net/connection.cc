@@ -52,6 +52,7 @@ int ReadSocket(Connection* c, BIO* bio, char* at, std::size_t size) {
 int BioRead(BIO* bio, char* at, int size) {
   Connection* c = Owner(bio);
   BIO_clear_retry_flags(bio);
+  if (c->dead) return -1;  // cut off in the middle of SSL_read
   if (c->early_size == c->early_offset) {
     if (c->in_worker) {
       c->early.reset();
@@ -61,6 +62,11 @@ int BioRead(BIO* bio, char* at, int size) {
     if (!c->early) c->early = std::make_unique_for_overwrite<char[]>(kEarlyBytes);
     const int got = ReadSocket(c, bio, c->early.get(), kEarlyBytes);
     if (got <= 0) return got;
+    c->handshake_bytes += static_cast<std::size_t>(got);
+    if (c->handshake_bytes > limits::kMaxHandshakeBytes) {
+      c->dead = true;
+      return -1;
+    }
     c->early_offset = 0;
     c->early_size = static_cast<std::size_t>(got);
   }
@@ -124,6 +130,20 @@ void FreeMethod(BIO_METHOD* method) {
   BIO_meth_free(method);
 }
 
+// OpenSSL tells of each message. After the handshake there are two kinds that a peer can send without end: new keys
+// (TLS 1.3), and wishes to begin anew (TLS 1.2), which OpenSSL refuses with an alert each.
+void OnProtocolMessage(int written, int, int type, const void* data, std::size_t size, SSL* ssl,
+                       void*) {
+  Connection* c = Connection::Of(ssl);
+  const bool received = written == 0 && type == SSL3_RT_HANDSHAKE;
+  const bool refused = written == 1 && type == SSL3_RT_ALERT && size == 2 &&
+                       static_cast<const unsigned char*>(data)[1] == SSL_AD_NO_RENEGOTIATION;
+  if (!received && !refused) return;
+  if (!refused && ++c->protocol_messages <= limits::kMaxProtocolMessages) return;
+  if (!c->dead) Count(c->shared->counters.protocol_closed);
+  c->dead = true;
+}
+
 const BIO_METHOD* ConnectionMethod() {
   static const CHandle<BIO_METHOD, FreeMethod> method([] {
     BIO_METHOD* made =
@@ -176,6 +196,7 @@ Connection::~Connection() {
   out_offset = 0;
   ChargeBacklog();
   if (!identity.empty()) shared->identities.Remove(identity, control.get());
+  if (!identity.empty() && !certificate) shared->strangers.Remove({}, control.get());
   shared->counters.connections.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -191,6 +212,23 @@ SSL* Connection::NewSsl(int socket, const std::shared_ptr<Shared>& shared,
   SSL_set_app_data(ssl.get(), connection);
   SSL_set_accept_state(ssl.get());
   return ssl.release();
+}
+
+void Connection::GuardSession() {
+  SSL_set_msg_callback(ssl, OnProtocolMessage);
+}
+
+void Connection::BeginTurn() {
+  turn_requests = 0;
+  turn_bytes = 0;
+  turn_end = std::chrono::steady_clock::now() + limits::kMaxTurn;
+}
+
+bool Connection::TurnIsOver() const {
+  if (turn_requests == 0) return false;
+  return turn_requests >= limits::kMaxRequestsPerTurn ||
+         turn_bytes >= limits::kMaxBuiltBytesPerTurn ||
+         std::chrono::steady_clock::now() >= turn_end;
 }
 
 void Connection::CountReceived(std::size_t bytes) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "common/model/limits.h"
 #include "server/net/body_buffer.h"
 #include "server/net/framer.h"
 #include "server/net/shared.h"
@@ -55,10 +56,16 @@ struct Connection {
   std::size_t backlog_bytes() const { return out.size() - out_offset; }
   void CountReceived(std::size_t bytes);
   void CountSent(std::size_t bytes);
+  // From the end of the handshake on: a peer that goes on talking TLS instead of sending requests is cut off. SSL_read would
+  // take such messages one after the other and never return (rule H0).
+  void GuardSession();
   // Sends as much of the backlog as the socket takes.
   void Pump();
   // Brings the identity's account in line with the backlog.
   void ChargeBacklog();
+  void BeginTurn();
+  // By the number of its requests, by what they made us build, or by time. The first request is always within it.
+  bool TurnIsOver() const;
   bool idle() const {
     return phase == Phase::kIdle && !waiting && queued_replies == 0 && backlog_bytes() == 0;
   }
@@ -73,6 +80,7 @@ struct Connection {
   std::shared_ptr<ConnectionControl> control = std::make_shared<ConnectionControl>();
   std::string identity;  // key in the table of identities; empty before the handshake is done
   std::string peer_address;
+  std::string peer_network;  // bytes of the address, of an IPv6 address its /64
 
   // Encrypted bytes.
   Traffic* traffic = nullptr;  // of its worker; null during the handshake
@@ -81,8 +89,10 @@ struct Connection {
   std::unique_ptr<char[]> early;  // read before OpenSSL asked for them, during the handshake only
   std::size_t early_offset = 0;
   std::size_t early_size = 0;
-  bool corked = false;   // collect writes, Pump() follows
-  bool drained = false;  // the last recv() emptied the socket
+  std::size_t handshake_bytes = 0;      // received before it was done
+  std::uint32_t protocol_messages = 0;  // handshake messages received after it was done
+  bool corked = false;                  // collect writes, Pump() follows
+  bool drained = false;                 // the last recv() emptied the socket
   bool in_worker = false;
   bool holds_buffers = false;  // OpenSSL's, 16 KiB each way; given back when idle
   bool armed_for_write = false;
@@ -106,6 +116,9 @@ struct Connection {
   bool http10 = false;
   bool head_only = false;  // the request under way is a HEAD
   std::uint32_t requests = 0;
+  std::uint32_t turn_requests = 0;  // since its turn began
+  std::size_t turn_bytes = 0;       // built for it since then
+  std::chrono::steady_clock::time_point turn_end;
   std::uint64_t ticket = 0;        // of the request that waits
   RequestId request_id;            // of the request that waits
   std::size_t queued_replies = 0;  // in the batch, not yet committed

@@ -96,8 +96,9 @@ Status ServerImpl::Begin(const ServerOptions& options, const HandlerFactory& fac
   ASSIGN_OR_RETURN(listener_, ListenOn(options.address, options.port, &shared_->port));
   ASSIGN_OR_RETURN(auto ready, MakeWorkers(factory));
   RETURN_IF_ERROR(StartReactor(std::move(ready)));
-  handshakes_ =
-      std::make_unique<HandshakeTable>(options.max_handshakes, options.max_handshakes_per_address);
+  handshakes_ = std::make_unique<HandshakeTable>(
+      std::min(options.max_handshakes, ShareOf(options.max_connections, limits::kHandshakeShare)),
+      options.max_handshakes_per_address);
   for (std::size_t i = 0; i < options.acceptors; ++i) {
     acceptors_.push_back(std::make_unique<Acceptor>(i, listener_.get(), shared_, handshakes_.get(),
                                                     workers_, &acceptors_));
@@ -171,6 +172,8 @@ ServerStats ServerImpl::stats() const {
   s.idle_closed = c.idle_closed;
   s.stalled_closed = c.stalled_closed;
   s.trust_closed = c.trust_closed;
+  s.protocol_closed = c.protocol_closed;
+  s.strangers_displaced = c.strangers_displaced;
   s.bytes_received = c.bytes_received;
   s.bytes_sent = c.bytes_sent;
   s.handler_silent = c.handler_silent;

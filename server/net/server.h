@@ -69,6 +69,8 @@ struct ServerStats {
   std::uint64_t idle_closed = 0;           // idle or too old
   std::uint64_t stalled_closed = 0;        // peers that did not read their answer
   std::uint64_t trust_closed = 0;          // refused by a reload or past notAfter (rule T7)
+  std::uint64_t protocol_closed = 0;       // went on with the TLS protocol after the handshake
+  std::uint64_t strangers_displaced = 0;   // without a certificate, closed for a newer one
   std::uint64_t bytes_received = 0;        // on the wire
   std::uint64_t bytes_sent = 0;
   std::uint64_t handler_silent = 0;  // handlers that neither answered nor deferred

@@ -127,6 +127,7 @@ void Worker::HandleEvent(const Pistache::Aio::FdSet::Entry& event) {
     c->Pump();
     if (!c->dead) PlanResume(peer, c);
   }
+  c->BeginTurn();
   // A hang-up or an error alone is seen by reading.
   if (!c->dead && (event.isReadable() || half_closed || !event.isWritable()))
     ReadFrom(peer, c, half_closed);
@@ -153,15 +154,7 @@ void Worker::PassToBase(Polling::Tag tag) {
 }
 
 void Worker::FinishWakeUp() {
-  // Each connection that was left off gets one more turn now; what is left even then waits for the
-  // next wake-up, so that one client with a long pipeline does not keep the others waiting.
-  if (!resume_.empty()) {
-    std::vector<Peer> again;
-    again.swap(resume_);
-    for (const Peer& peer : again) Resume(peer, Of(peer));
-    Commit();
-    if (!resume_.empty()) mailbox_->Wake();
-  }
+  TakeSecondTurns();
   SweepSome();
   std::vector<Peer> settling;
   settling.swap(touched_);
@@ -169,6 +162,21 @@ void Worker::FinishWakeUp() {
   settling.clear();
   FlushCounters();
   touched_.swap(settling);  // keeps the capacity
+}
+
+// Connections that were left off go on, each once and all together for a moment only: what is left waits until those that
+// have something new had their turn. So clients with long pipelines do not keep the others waiting.
+void Worker::TakeSecondTurns() {
+  if (resume_.empty()) return;
+  const auto end = std::chrono::steady_clock::now() + limits::kMaxTurnsPerWakeUp;
+  for (std::size_t left = resume_.size(); left > 0; --left) {
+    const Peer peer = std::move(resume_.front());
+    resume_.pop_front();
+    Resume(peer, Of(peer));
+    if (std::chrono::steady_clock::now() >= end) break;
+  }
+  Commit();
+  if (!resume_.empty()) mailbox_->Wake();
 }
 
 void Worker::FlushCounters() {

@@ -7,6 +7,7 @@
 #include <pistache/peer.h>
 #include <pistache/transport.h>
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <unordered_map>
@@ -63,6 +64,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void HandleEvent(const Pistache::Aio::FdSet::Entry& event);
   void PassToBase(Pistache::Polling::Tag tag);
   void FinishWakeUp();
+  void TakeSecondTurns();
   void FlushCounters();
   void TakeLetters();
   void Adopt(const Peer& peer);
@@ -81,6 +83,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void ReadFrom(const Peer& peer, Connection* c, bool half_closed);
   void Swallow(Connection* c);
   void Feed(const Peer& peer, Connection* c, char* data, std::size_t size);
+  static void NoteBusy(Connection* c);
   std::size_t Process(const Peer& peer, Connection* c, std::string_view input);
   // Both return how much of the input they took.
   const FramerLimits& LimitsFor(const Connection& c) const;
@@ -137,7 +140,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   std::int64_t date_s_ = -1;
   char date_[32] = {};
   std::vector<Peer> touched_;
-  std::vector<Peer> resume_;
+  std::deque<Peer> resume_;
   std::vector<Queued> queue_;
   std::size_t queue_bytes_ = 0;
   std::size_t handled_ = 0;     // requests since the last Commit()

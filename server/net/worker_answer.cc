@@ -90,6 +90,7 @@ void Worker::HandleRequest(const Peer& peer, Connection* c, const RequestHead& h
     return Touch(peer);
   }
   ++c->requests;
+  ++c->turn_requests;
   ++requests_;
   c->http10 = head.http10;
   c->head_only = head.method == Method::kHead;
@@ -232,6 +233,7 @@ void Worker::Enqueue(Connection* c, ReplyBlock block, std::size_t send_bytes, bo
                      RequestId id) {
   ++c->queued_replies;
   c->queued_bytes += send_bytes;
+  c->turn_bytes += block.size;
   queue_bytes_ += block.size;
   queue_.push_back({c, std::move(block), send_bytes, audited, !c->keep, c->head_only, id, {}});
 }

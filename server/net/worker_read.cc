@@ -21,12 +21,16 @@ bool Worker::MayParse(const Connection& c) const {
 
 void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
   if (c->linger_until_ms != 0) return Swallow(c);
+  if (c->resuming) {  // what it sent before comes first, in its turn
+    c->readable = true;
+    return;
+  }
   c->readable = false;
   for (int reads = 0; !c->dead && !c->closing && !c->eof; ++reads) {
     // A connection that waits is read on for as long as its input is small: that is how a hang-up
     // is noticed.
     const bool may_buffer = c->waiting && c->in.size() < shared_->options.framer.max_head_bytes;
-    if (reads == kReadsPerWakeUp || !(MayParse(*c) || may_buffer)) {
+    if (reads == kReadsPerWakeUp || c->TurnIsOver() || !(MayParse(*c) || may_buffer)) {
       c->readable = true;
       if (MayParse(*c)) PlanResume(peer, c);
       return;
@@ -69,7 +73,7 @@ void Worker::Swallow(Connection* c) {
 
 void Worker::Feed(const Peer& peer, Connection* c, char* data, std::size_t size) {
   if (c->in.empty()) {
-    const std::size_t used = MayParse(*c) ? Process(peer, c, {data, size}) : 0;
+    const std::size_t used = Process(peer, c, {data, size});
     if (used < size && !c->closing) c->in.append(data + used, size - used);
   } else {
     c->in.append(data, size);
@@ -77,13 +81,18 @@ void Worker::Feed(const Peer& peer, Connection* c, char* data, std::size_t size)
   }
   WipeMemory(data, size);  // a body holds content
   c->control->last_active_ms.store(now_ms_, std::memory_order_relaxed);
-  c->control->busy.store(c->waiting || c->phase != Connection::Phase::kIdle,
+  NoteBusy(c);
+  if (c->TurnIsOver()) PlanResume(peer, c);
+}
+
+void Worker::NoteBusy(Connection* c) {
+  c->control->busy.store(c->waiting || c->phase != Connection::Phase::kIdle || !c->in.empty(),
                          std::memory_order_relaxed);
 }
 
 std::size_t Worker::Process(const Peer& peer, Connection* c, std::string_view input) {
   std::size_t at = 0;
-  while (MayParse(*c)) {
+  while (MayParse(*c) && !c->TurnIsOver()) {
     const std::string_view rest = input.substr(at);
     if (rest.empty()) break;
     const std::size_t taken = c->body ? ProcessBody(peer, c, rest) : ProcessHead(peer, c, rest);
@@ -180,10 +189,11 @@ void Worker::ProcessInput(const Peer& peer, Connection* c) {
 void Worker::Resume(const Peer& peer, Connection* c) {
   c->resuming = false;
   if (!MayParse(*c)) return;
+  c->BeginTurn();
   ProcessInput(peer, c);
-  c->control->busy.store(c->waiting || c->phase != Connection::Phase::kIdle,
-                         std::memory_order_relaxed);
+  NoteBusy(c);
   if (c->readable && MayParse(*c)) ReadFrom(peer, c, true);
+  if (c->TurnIsOver()) PlanResume(peer, c);
   HeedHangUp(*c);
   if (c->closing || c->dead || c->eof) Touch(peer);
 }

@@ -276,6 +276,16 @@ bool TlsClient::ClosedByPeer() {
   return state_->buffered.empty() && !state_->Fill(deadline) && state_->error != "timeout";
 }
 
+bool TlsClient::UpdateKey() {
+  return SSL_key_update(state_->ssl.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1 &&
+         SSL_do_handshake(state_->ssl.get()) == 1;
+}
+
+bool TlsClient::Renegotiate() {
+  if (SSL_renegotiate(state_->ssl.get()) != 1) return false;
+  return SSL_do_handshake(state_->ssl.get()) != 1;  // sent; the answer is not waited for
+}
+
 void TlsClient::HalfClose() {
   SSL_shutdown(state_->ssl.get());
   ::shutdown(state_->fd.get(), SHUT_WR);

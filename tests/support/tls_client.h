@@ -63,6 +63,9 @@ class TlsClient {
   std::string ReceiveSome(std::size_t size);
   // True when the peer closed (and nothing but the end came) within the timeout.
   bool ClosedByPeer();
+  // Announces a new key (TLS 1.3), or asks to begin anew (TLS 1.2); false when that cannot be sent, or was granted at once.
+  bool UpdateKey();
+  bool Renegotiate();
   // Ends sending: close_notify and FIN; reading goes on.
   void HalfClose();
   void Close();

@@ -211,6 +211,81 @@ TEST_CASE("Without descriptors the server sheds connections and recovers", "[net
   CHECK(test.Connected("after").Get("/who").status == 200);
 }
 
+TEST_CASE("Who goes on talking TLS instead of sending requests is cut off (H0)", "[net]") {
+  TestServer test;
+  test.options.workers = 1;
+  test.Start();
+  testing::TlsClient other = test.Connected("other");
+  auto options = test.ClientOptionsFor("talker");
+  SECTION("new keys without end") {
+    options.tls_version = 13;
+    testing::TlsClient talker(options);
+    REQUIRE(talker.Connect(test.port()));
+    for (std::size_t i = 0; i < limits::kMaxProtocolMessages; ++i) REQUIRE(talker.UpdateKey());
+    REQUIRE(talker.Get("/who").status == 200);  // an honest one never comes near
+    talker.UpdateKey();
+    CHECK(talker.ClosedByPeer());
+  }
+  SECTION("a wish to begin anew, which is never granted") {
+    options.tls_version = 12;
+    testing::TlsClient talker(options);
+    REQUIRE(talker.Connect(test.port()));
+    REQUIRE(talker.Get("/who").status == 200);
+    REQUIRE(talker.Renegotiate());
+    CHECK(Eventually([&] { return test.server->stats().connections == 1; }));
+  }
+  CHECK(test.server->stats().protocol_closed == 1);
+  CHECK(other.Get("/who").status == 200);
+}
+
+TEST_CASE("A long pipeline is worked off in turns with what others ask (H0)", "[net]") {
+  TestServer test;
+  test.options.workers = 1;
+  test.Start();
+  const bool large = GENERATE(false, true);
+  const int length = large ? 40 : 600;
+  testing::TlsClient gate = test.Connected("gate");
+  testing::TlsClient greedy = test.Connected("greedy");
+  testing::TlsClient other = test.Connected("other");
+  REQUIRE(other.Get("/who").status == 200);
+  REQUIRE(gate.Send(Get("/gate")));  // the worker stands still until all is in its sockets
+  REQUIRE(Eventually([&] { return test.stage.handled == 2; }));
+  const std::string one =
+      large ? "HEAD /big/300000 HTTP/1.1\r\nHost: localhost\r\n\r\n" : Get("/empty");
+  std::string pipeline;
+  for (int i = 0; i < length; ++i) pipeline += one;
+  REQUIRE(greedy.Send(pipeline));
+  REQUIRE(other.Send(Get("/who?other")));
+  test.stage.OpenGate();
+  REQUIRE(other.Receive().status == 200);
+  for (int i = 0; i < length; ++i) REQUIRE(greedy.Receive(large).status == (large ? 200 : 204));
+  const std::lock_guard lock(test.stage.mutex);
+  const auto& targets = test.stage.targets;
+  const auto place = std::find(targets.begin(), targets.end(), "/who?other") - targets.begin();
+  CHECK(place <= (large ? 4 : 2 + 2 * limits::kMaxRequestsPerTurn));
+}
+
+TEST_CASE("Who shows no certificate has a share, in which the longest idle makes room (H0)",
+          "[net]") {
+  TestServer test;
+  test.options.max_connections = 32;  // a share of 16, the least
+  test.Start();
+  testing::TlsClient client = test.Connected("client");
+  auto nobody = test.ClientOptionsFor("nobody");
+  nobody.credential.reset();
+  std::vector<testing::TlsClient> strangers;
+  for (int i = 0; i < 40; ++i) {
+    strangers.emplace_back(nobody);
+    REQUIRE(strangers.back().Connect(test.port()));
+    REQUIRE(strangers.back().Get("/who").status == 200);
+  }
+  CHECK(test.server->stats().strangers_displaced == 24);
+  CHECK(Eventually([&] { return test.server->stats().connections == 17; }));
+  CHECK(test.server->stats().connections_refused == 0);
+  CHECK(strangers.back().Get("/who").status == 200);
+  CHECK(client.Get("/who").status == 200);
+}
+
 TEST_CASE("An address that cannot be listened on is an error that names it", "[net]") {
   TestServer first;
   first.Start();

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "common/base/unique_fd.h"
+#include "common/model/limits.h"
 #include "tests/support/clocks.h"
 #include "tests/support/pki.h"
 
@@ -205,6 +206,25 @@ TEST_CASE("A verdict is forgotten after a minute, and a refusal is never remembe
   CHECK_FALSE(Accepts(*trust, later));
   setup.clock.Advance(std::chrono::seconds(1000));
   CHECK(Accepts(*trust, later));
+}
+
+TEST_CASE("A chain with much that is not needed is good, but not worth remembering", "[tls]") {
+  Setup setup;
+  const auto trust = setup.Load();
+  std::vector<ByteVector> chain = Presented(setup.client_ca.Issue(ClientSpec("client")));
+  std::size_t bytes = chain.front().size();
+  while (bytes <= limits::kMaxRememberedChainBytes) {
+    chain.push_back(setup.client_ca.Issue(ClientSpec("unneeded")).certificate_der);
+    bytes += chain.back().size();
+  }
+  CHECK(trust->VerifyPresented(chain).has_value());
+  CHECK(trust->VerifyPresented(chain).has_value());
+  CHECK(trust->verdicts_remembered() == 0);
+  CHECK(trust->ForgetExpired() == 0);
+  chain.pop_back();
+  CHECK(trust->VerifyPresented(chain).has_value());
+  CHECK(trust->VerifyPresented(chain).has_value());
+  CHECK(trust->verdicts_remembered() == 1);
 }
 
 TEST_CASE("Verdicts that are too old to count are let go of, the others stay", "[tls]") {
