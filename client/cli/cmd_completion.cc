@@ -25,7 +25,9 @@ _latchkey() {
       COMPREPLY=()
       return 0
     fi
-    COMPREPLY+=("${line%%$'\t'*}")
+    # What lands on the command line is one word and no code, whatever was offered.
+    printf -v line %q "${line%%$'\t'*}"
+    COMPREPLY+=("$line")
   done < <(latchkey __complete -- "${words[@]}" 2>/dev/null)
   if declare -F __ltrim_colon_completions >/dev/null; then __ltrim_colon_completions "$cur"; fi
   return 0
@@ -83,20 +85,31 @@ Result<int> PrintScript(Session& session, const Shell& options) {
   return kExitDone;
 }
 
+// Names that are the same word in every shell and no option. The server takes nearly any text as a name, from whoever has
+// the automation bit, and a shell puts what is offered on the command line of somebody else.
+std::vector<std::string> SafeWords(NameKind kind, Result<std::vector<std::string>> names) {
+  if (!names.has_value()) return {};
+  std::erase_if(*names, [kind](const std::string& name) {
+    return !CheckName(kind, name).has_value() || name.starts_with("-");
+  });
+  return *std::move(names);
+}
+
 // What fits a value of this type name; nothing when the server does not answer quickly.
 // `own_names`: the command works with a client's own certificate, which may not list everything.
 std::vector<std::string> Candidates(Session& session, const std::string& type, bool own_names) {
   session.quick = true;
-  Result<std::vector<std::string>> names = std::vector<std::string>();
-  if (type == kSecretArgument)
-    names = own_names ? session.OwnNames() : session.LiveNames(NameKind::kSecret);
-  if (type == kClientArgument) names = session.LiveNames(NameKind::kClient);
-  if (type == kGroupArgument) names = session.LiveNames(NameKind::kGroup);
+  if (type == kSecretArgument && own_names) return SafeWords(NameKind::kSecret, session.OwnNames());
+  for (const auto& [argument, kind] : {std::pair(kSecretArgument, NameKind::kSecret),
+                                       std::pair(kClientArgument, NameKind::kClient),
+                                       std::pair(kGroupArgument, NameKind::kGroup)}) {
+    if (type == argument) return SafeWords(kind, session.LiveNames(kind));
+  }
   if (type == kFileArgument) return {":files"};
   if (type == "SHELL") return {"bash", "zsh", "fish"};
   if (type == "CHAIN") return {"both", "store", "access"};
   if (type == "SPEC") return {"alnum:32", "hex:64", "base64:32", "uuid"};
-  return names.has_value() ? *names : std::vector<std::string>();
+  return {};
 }
 
 // The positional argument at `index`; the last one may take many words.
