@@ -1,5 +1,7 @@
 // latchkey audit tail [-f]: both chains of the audit log, merged by time.
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <thread>
 
 #include "client/cli/command.h"
@@ -13,6 +15,7 @@ struct Options {
   std::size_t lines = 20;
   std::string chain = "both";
   bool follow = false;
+  bool all = false;
 };
 
 struct Chain {
@@ -83,12 +86,81 @@ Result<std::vector<client::AuditEvent>> Fetch(client::ApiClient& api, std::vecto
   return merged;
 }
 
+// Links of one chain to the other: one a second beside a busy chain, and nothing that anybody did.
+bool IsWanted(const client::AuditEvent& event, bool all) {
+  return all || event.type != "heads";
+}
+
+// What the newest pages of one chain held, without what is not wanted.
+struct Past {
+  std::vector<client::AuditEvent> events;
+  std::uint64_t first = 0;  // the lowest number that was looked at
+  std::string first_time;   // and its time
+  bool from_start = false;  // nothing older is to be had
+};
+
+void Prepend(std::vector<client::AuditEvent> page, bool all, Past* past) {
+  std::erase_if(page,
+                [past](const auto& event) { return past->first > 0 && event.seq >= past->first; });
+  past->from_start = page.empty() || page.front().seq <= 1;
+  if (page.empty()) return;
+  past->first = page.front().seq;
+  past->first_time = page.front().time;
+  std::erase_if(page, [all](const auto& event) { return !IsWanted(event, all); });
+  page.insert(page.end(), std::move_iterator(past->events.begin()),
+              std::move_iterator(past->events.end()));
+  past->events = std::move(page);
+}
+
+// The chain that must be looked at further back before the newest `lines` events of all are known.
+std::optional<std::size_t> NeedsOlder(const std::vector<Past>& pasts, std::size_t lines) {
+  std::vector<std::string> times;
+  for (const Past& past : pasts) {
+    for (const client::AuditEvent& event : past.events) times.push_back(event.time);
+  }
+  std::sort(times.rbegin(), times.rend());
+  for (std::size_t i = 0; i < pasts.size(); ++i) {
+    const bool may_hide_one = times.size() < lines || pasts[i].first_time > times[lines - 1];
+    if (!pasts[i].from_start && may_hide_one) return i;
+  }
+  return std::nullopt;
+}
+
+// The newest events of every chain, merged; `chains` get their ends.
+Result<std::vector<client::AuditEvent>> Newest(Session& session, client::ApiClient& api,
+                                               const Options& options, std::vector<Chain>* chains) {
+  constexpr std::size_t kMostPages = 20;  // of them: more are not read for a glance
+  std::vector<Past> pasts(chains->size());
+  for (std::size_t i = 0; i < chains->size(); ++i) {
+    Chain& chain = (*chains)[i];
+    ASSIGN_OR_RETURN(auto page, api.Audit(chain.name, std::nullopt, options.lines));
+    // A chain without events is followed from its beginning.
+    chain.after = page.empty() ? 0 : page.back().seq;
+    Prepend(std::move(page), options.all, &pasts[i]);
+  }
+  std::size_t pages = 0;
+  for (auto older = NeedsOlder(pasts, options.lines); older; ++pages) {
+    if (pages == kMostPages) {
+      session.terminal().NoteLine("older events lie behind many heads: see --all");
+      break;
+    }
+    const std::uint64_t before = pasts[*older].first - 1;
+    const std::uint64_t size = std::min<std::uint64_t>(before, limits::kMaxPageEntries);
+    ASSIGN_OR_RETURN(auto page, api.Audit((*chains)[*older].name, before - size, size));
+    Prepend(std::move(page), options.all, &pasts[*older]);
+    older = NeedsOlder(pasts, options.lines);
+  }
+  std::vector<client::AuditEvent> merged;
+  for (Past& past : pasts) merged = MergeByTime(std::move(merged), std::move(past.events));
+  return merged;
+}
+
 // Our own questions are events too: shown, each would cause the next.
 bool IsAuditRead(const client::AuditEvent& event) {
   return event.type == "audit.read";
 }
 
-Result<int> Follow(Session& session, client::ApiClient& api, std::vector<Chain>* chains) {
+Result<int> Follow(Session& session, client::ApiClient& api, std::vector<Chain>* chains, bool all) {
   using std::chrono::milliseconds;
   constexpr milliseconds kPause{1000}, kLongestPause{15'000};
   milliseconds pause = kPause;
@@ -101,7 +173,7 @@ Result<int> Follow(Session& session, client::ApiClient& api, std::vector<Chain>*
       away = false;
       pause = kPause;
       for (const client::AuditEvent& event : *events) {
-        if (!IsAuditRead(event)) Show(session, event);
+        if (!IsAuditRead(event) && IsWanted(event, all)) Show(session, event);
       }
     } else if (events.error().code == Errc::kUnavailable) {
       if (!away) session.terminal().NoteLine(events.error().message + "; still trying");
@@ -117,12 +189,10 @@ Result<int> Follow(Session& session, client::ApiClient& api, std::vector<Chain>*
 Result<int> Run(Session& session, const Options& options) {
   ASSIGN_OR_RETURN(client::ApiClient* const api, session.Api());
   std::vector<Chain> chains = ChainsOf(options);
-  ASSIGN_OR_RETURN(auto events, Fetch(*api, &chains, options.lines));
+  ASSIGN_OR_RETURN(const auto events, Newest(session, *api, options, &chains));
   const std::size_t skipped = events.size() > options.lines ? events.size() - options.lines : 0;
   for (std::size_t i = skipped; i < events.size(); ++i) Show(session, events[i]);
-  // A chain without events is followed from its beginning.
-  for (Chain& chain : chains) chain.after = chain.after.value_or(0);
-  return options.follow ? Follow(session, *api, &chains) : kExitDone;
+  return options.follow ? Follow(session, *api, &chains, options.all) : kExitDone;
 }
 
 }  // namespace
@@ -143,6 +213,8 @@ void AddAudit(CLI::App& root, Invocation* invocation) {
       ->check(CLI::IsMember({"store", "access", "both"}).description(""));
   tail->add_flag("-f,--follow", options->follow,
                  "go on with new events as they come (without reads of the audit log)");
+  tail->add_flag("--all", options->all,
+                 "show heads too: records by which the two chains note each other's end");
 }
 
 }  // namespace latchkey::cli

@@ -17,6 +17,20 @@ printf second | Cli secret rotate db_password >/dev/null
 WaitUntil 20 "a read, of the one chain" Has '"chain":"access:main".*secret.read'
 WaitUntil 20 "a rotation, of the other" Has '"chain":"store".*secret.rotate'
 
+# A glance shows what was done. What links the chains is shown on request, and does not push out what is asked for, however
+# much of it there is: each read lets the store chain note the access chain's end within a second.
+Heads() { Cli audit tail --chain store --all --json -n 1000 | grep -c '"type":"heads"'; }
+HasHeads() { CliAs app get db_password >/dev/null; [ "$(Heads)" -ge 3 ]; }
+WaitUntil 60 "the store chain has three heads" HasHeads
+ExpectContains "the newest change" "$(Cli audit tail --chain store -n 1)" "secret.rotate"
+ExpectContains "the same as JSON" "$(Cli audit tail --chain store -n 1 --json)" '"type":"secret.rotate"'
+Expect "how many" "$(Cli audit tail -n 5 | wc -l)" 5
+Expect "heads unasked" "$(Cli audit tail -n 1000 | grep -c '  heads  ' || true)" 0
+Positions() { jq -r 'select(.type != "heads" and .type != "audit.read") | "\(.chain) \(.seq)"'; }
+Cli audit tail --all -n 1000 --json | Positions >"$T/all-positions"
+Expect "all but heads" "$(Cli audit tail -n 1000 --json | Positions)" "$(<"$T/all-positions")"
+Expect "the newest two changes" "$(Cli audit tail --chain store -n 2 --json | Positions)" "$(grep ^store "$T/all-positions" | tail -n 2)"
+
 KillServer
 WaitUntil 30 "the word that the server is away" grep -q "still trying" "$T/tail.log"
 RestartServer
