@@ -71,6 +71,32 @@ int UsageError(Terminal& terminal, bool json, const std::string& message,
   return kExitUsage;
 }
 
+// Words that other programs use, for commands of ours; then what is spelt like one.
+std::vector<std::string> MeantCommands(const CLI::App& command, const std::string& word) {
+  const std::vector<std::string> names = CommandNames(command);
+  static constexpr std::pair<std::string_view, std::string_view> kElsewhere[] = {
+      {"ls", "list"},    {"rm", "delete"},  {"remove", "delete"},
+      {"add", "create"}, {"new", "create"}, {"update", "rotate"},
+      {"set", "rotate"}, {"put", "rotate"}, {"history", "versions"}};
+  for (const auto& [theirs, ours] : kElsewhere) {
+    if (word == theirs && std::find(names.begin(), names.end(), ours) != names.end())
+      return {std::string(ours)};
+  }
+  // Reading a content is no command of administrators, so it stands by itself.
+  if (command.get_name() == "secret" && word == "get") return {"latchkey get"};
+  return Suggest(word, names);
+}
+
+// `--wait 5`: its value comes after a `=`, because it may be left out.
+std::vector<std::string> MeantWait(const std::vector<std::string>& words) {
+  for (std::size_t i = 0; i + 1 < words.size() && words[i] != "--"; ++i) {
+    const std::string& next = words[i + 1];
+    if (words[i] == "--wait" && !next.empty() && next.find_first_not_of("0123456789") == next.npos)
+      return {"--wait=" + next};
+  }
+  return {};
+}
+
 std::string FullName(const CLI::App* command) {
   std::string name = command->get_name();
   for (const CLI::App* parent = command->get_parent(); parent != nullptr;
@@ -214,7 +240,7 @@ int RunProgram(const std::vector<std::string>& typed, const ConnectionOptions& e
   const bool json = std::find(words.begin(), words.end(), "--json") != words.end();
   if (!position.unknown.empty()) {
     return UsageError(terminal, json, where + " has no command \"" + position.unknown + "\"",
-                      Suggest(position.unknown, CommandNames(*position.command)), where);
+                      MeantCommands(*position.command, position.unknown), where);
   }
   std::vector<std::string> reversed = SpellOutWait(words);
   std::reverse(reversed.begin(), reversed.end());  // CLI11 takes words from the end
@@ -229,7 +255,7 @@ int RunProgram(const std::vector<std::string>& typed, const ConnectionOptions& e
                       : std::string(version.what()) + "\n");
     return kExitDone;
   } catch (const CLI::ParseError& error) {
-    return UsageError(terminal, json, UsageMessage(error), {}, where);
+    return UsageError(terminal, json, UsageMessage(error), MeantWait(words), where);
   }
   INVARIANT(invocation.action);
   return Execute(invocation, environment, terminal);

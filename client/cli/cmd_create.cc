@@ -50,7 +50,7 @@ Result<int> Run(Session& session, const Options& options) {
       .name = options.name,
       .done = "created " + Named(NameKind::kSecret, options.name) + ", version 1" + with_groups,
       .would = "create " + Named(NameKind::kSecret, options.name) + " of " +
-               std::to_string(content.size()) + " bytes" + with_groups};
+               Counted(content.size(), "byte") + with_groups};
   report.more.emplace_back("groups", JsonTexts(options.groups));
   if (session.dry_run) {
     ASSIGN_OR_RETURN(const bool taken, api->SecretExists(options.name));

@@ -42,11 +42,10 @@ Result<int> Run(Session& session, const Options& options) {
   ASSIGN_OR_RETURN(const SecretBuffer content,
                    ReadContent(session.terminal(), options.source, named));
 
-  WriteReport report{
-      .action = "secret.rotate",
-      .name = options.name,
-      .done = "rotated " + named,
-      .would = "rotate " + named + " to " + std::to_string(content.size()) + " bytes"};
+  WriteReport report{.action = "secret.rotate",
+                     .name = options.name,
+                     .done = "rotated " + named,
+                     .would = "rotate " + named + " to " + Counted(content.size(), "byte")};
   if (session.dry_run) {
     session.Report(report);
     return kExitDone;

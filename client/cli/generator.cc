@@ -25,12 +25,14 @@ Error Unknown(std::string_view text) {
 Result<std::size_t> ParseCount(std::string_view text, std::string_view digits) {
   std::size_t count = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
-  if (error == std::errc::result_out_of_range || count > limits::kDefaultMaxContentBytes) {
-    return Error{Errc::kTooLarge, "generator \"" + std::string(text) + "\" asks for more than " +
-                                      std::to_string(limits::kDefaultMaxContentBytes)};
+  const bool over =
+      error == std::errc::result_out_of_range || count > limits::kDefaultMaxContentBytes;
+  if (!over && (error != std::errc() || end != digits.data() + digits.size())) return Unknown(text);
+  if (over || count == 0) {
+    return Error{over ? Errc::kTooLarge : Errc::kInvalidArgument,
+                 "generator \"" + std::string(text) + "\": N may be from 1 to " +
+                     std::to_string(limits::kDefaultMaxContentBytes)};
   }
-  if (error != std::errc() || end != digits.data() + digits.size() || count == 0)
-    return Unknown(text);
   return count;
 }
 

@@ -34,6 +34,15 @@ printf x >"$T/content"
 ExpectHint 5 'group "wbe" not found' web Cli secret create other --group wbe --from-file "$T/content"
 ExpectRun 5 Cli secret show other   # nothing was created on the way
 ExpectHint 2 'latchkey secret has no command "rotat"' rotate Cli secret rotat db_password
+ExpectHint 2 'latchkey secret has no command "ls"' list Cli secret ls
+ExpectHint 2 'latchkey secret has no command "update"' rotate Cli secret update db_password
+ExpectHint 2 'latchkey secret has no command "get"' "latchkey get" Cli secret get db_password
+ExpectHint 2 'the following argument was not expected: 5' --wait=5 Cli secret rotate db_password --generate uuid --wait 5
+ExpectRun 2 Cli secret create drawn --generate alnum:0
+ExpectContains "the limit of a generator" "$OUT" "from 1 to 1048576"
+ExpectRun 0 Cli secret create drawn --generate alnum:1 --dry-run
+ExpectContains "one of a thing" "$OUT" "1 byte"
+[[ $OUT != *"1 bytes"* ]] || Fail "one is said to be many: $OUT"
 
 ExpectRun 2 Cli client create sidecar --spiffe example.org/sidecar
 ExpectContains "what is no SPIFFE id" "$OUT" 'as in spiffe://example.org/app'
