@@ -1,6 +1,7 @@
 #include "client/cli/content.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -159,6 +160,16 @@ Result<SecretBuffer> Prompt(Terminal& terminal, const std::string& what) {
   return first;
 }
 
+// Whether somebody pipes something in. A silent pipe is what a service manager or a remote shell may leave open, so it is
+// not waited for longer than a program at its other end needs to begin; a file is what a loop reads its names from.
+bool ContentIsPiped(int fd) {
+  constexpr int kPipedWaitMs = 200;
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISFIFO(info.st_mode)) return false;
+  pollfd wanted{fd, POLLIN, 0};
+  return ::poll(&wanted, 1, kPipedWaitMs) > 0 && (wanted.revents & POLLIN) != 0;
+}
+
 Status WriteAll(int fd, Bytes content, const std::string& path) {
   while (!content.empty()) {
     const ssize_t wrote = ::write(fd, content.data(), content.size());
@@ -201,6 +212,11 @@ Result<SecretBuffer> ReadContent(Terminal& terminal, const ContentSource& source
   }
   if (!source.generate.empty()) {
     ASSIGN_OR_RETURN(const GeneratorSpec spec, ParseGeneratorSpec(source.generate));
+    if (ContentIsPiped(terminal.in_fd())) {
+      return Error{Errc::kInvalidArgument,
+                   "content is piped in, and --generate draws another: leave one of them out (in a "
+                   "loop: </dev/null)"};
+    }
     constexpr double kWeakBits = 64;
     if (spec.Bits() < kWeakBits)
       terminal.NoteLine("generated content has fewer than 64 bits of entropy");

@@ -18,7 +18,8 @@ struct ContentSource {
 
 // Bytes are taken as they are, the newline at the end included; a prompt's line has none. Without file and generator:
 // stdin, or, when that is a terminal, a prompt that asks twice. `what` is shown in the prompt.
-// Errors: kInvalidArgument for an empty content, an unreadable file, or two answers that differ; kTooLarge above
+// Errors: kInvalidArgument for an empty content, an unreadable file, two answers that differ, or a generator beside content
+// that is piped in; kTooLarge above
 // kHardMaxContentBytes; kUnavailable when secret memory is exhausted.
 Result<SecretBuffer> ReadContent(Terminal& terminal, const ContentSource& source,
                                  const std::string& what);

@@ -44,6 +44,16 @@ ExpectRun 0 Cli secret create drawn --generate alnum:1 --dry-run
 ExpectContains "one of a thing" "$OUT" "1 byte"
 [[ $OUT != *"1 bytes"* ]] || Fail "one is said to be many: $OUT"
 
+# What is piped in is not dropped for a generated content; a pipe that only stays open is no content.
+mkfifo "$T/pipe"
+exec 9<>"$T/pipe"
+ExpectRun 0 Cli secret create from_open_pipe --generate uuid <&9
+printf typed >&9
+ExpectRun 2 Cli secret create from_pipe --generate uuid <&9
+ExpectContains "the refusal" "$OUT" "content is piped in, and --generate draws another"
+exec 9>&-
+ExpectRun 5 Cli secret show from_pipe
+
 ExpectRun 2 Cli client create sidecar --spiffe example.org/sidecar
 ExpectContains "what is no SPIFFE id" "$OUT" 'as in spiffe://example.org/app'
 ExpectRun 5 Cli client show sidecar
