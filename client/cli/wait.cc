@@ -118,7 +118,10 @@ Result<int> FinishWithWait(Session& session, WriteReport report, const std::stri
     return std::move(waited).error();
   }
   report.more.emplace_back("wait", WaitJson(*waited));
-  report.done += ", served by " + Counted(waited->serving.size(), "client");
+  // Nobody to wait for is no success of the wait: a script that reads this line has to see the difference.
+  report.done += waited->serving.empty() && waited->pending.empty()
+                     ? ", but no client that was seen in the last 5 minutes holds it"
+                     : ", served by " + Counted(waited->serving.size(), "client");
   session.Report(report);
   RETURN_IF_ERROR(ReportWait(session, *waited, target));
   return kExitDone;

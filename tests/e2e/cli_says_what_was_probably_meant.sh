@@ -54,6 +54,15 @@ ExpectContains "the refusal" "$OUT" "content is piped in, and --generate draws a
 exec 9>&-
 ExpectRun 5 Cli secret show from_pipe
 
+# A wait for nobody says so, and does not look like one that was answered.
+Cli client create never_seen >/dev/null
+Cli group create quiet >/dev/null
+Cli group add quiet never_seen >/dev/null
+printf x | Cli secret create lonely --group quiet >/dev/null
+ExpectRun 0 Cli secret rotate lonely --generate uuid --wait
+ExpectContains "a wait for nobody" "$OUT" 'version 2, but no client that was seen in the last 5 minutes holds it'
+ExpectContains "whom it did not wait for" "$OUT" 'not waited for, unseen for 5 minutes: "never_seen"'
+
 ExpectRun 2 Cli client create sidecar --spiffe example.org/sidecar
 ExpectContains "what is no SPIFFE id" "$OUT" 'as in spiffe://example.org/app'
 ExpectRun 5 Cli client show sidecar
