@@ -1,5 +1,6 @@
 # A granted secret is a file in a real container, byte for byte; its neighbour that was not granted does not exist there;
 # nobody can write, and nobody outside the group can read.
+# Rules: R40.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app other

@@ -1,5 +1,6 @@
 # A process in the container that holds the old file open keeps reading the old bytes while new opens give the new ones,
 # through the directory and through a single-file bind; no read is mixed, cut or goes backwards.
+# Rules: R17.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

@@ -1,5 +1,6 @@
 # A mount point that is not empty, missing, a link, writable by others or already mounted is refused with a line that says
 # what to do; a dead mount that was left behind is replaced.
+# Rules: F5, R9.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

@@ -1,5 +1,6 @@
 # In a container that holds a secret open over a rotation: read(2) in all its forms keeps the old bytes, a new open gives the
 # new ones whichever way they are read, and sendfile, splice and mappings follow the path. Nothing is cut, padded or mixed.
+# Rules: R17, R18.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

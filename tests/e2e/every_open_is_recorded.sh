@@ -1,5 +1,6 @@
 # Each open of a secret is in `latchkey-fs reads` with who, which secret and which version; each delivery and each refusal is
 # in the server's access chain; each change is in the store chain with who made it.
+# Rules: A1, R23.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

@@ -1,5 +1,6 @@
 # kill -9 of the mount's worker, 200 times, while readers with held descriptors loop in a container and secrets rotate: not
 # one failed, mixed, cut or stale read, and the same container all along.
+# Rules: R6, R10.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

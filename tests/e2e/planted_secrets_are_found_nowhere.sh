@@ -1,6 +1,7 @@
 # After a secret has been stored, rotated, delivered, mounted, read and revoked, and after every process was killed with
 # SIGABRT, neither its bytes nor their base64 or hex forms are in the database, its journal, the audit spool, the anchor,
 # the logs, the mount's own directory, or a core dump.
+# Rules: R20.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

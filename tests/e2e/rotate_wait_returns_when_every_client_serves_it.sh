@@ -1,5 +1,6 @@
 # `rotate --wait` returns once each client that held the grant serves the new version, names those that were not seen, and
 # ends with 7 when one of them does not get there in time. Reading it in the container right after needs no waiting.
+# Rules: R16.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app absent

@@ -1,6 +1,7 @@
 # inotify watchers in a running container see every rotation on the file, in its directory and on a single-file bind, with
 # MODIFY and CLOSE_WRITE, and read the new bytes at once; a new secret is MOVED_TO, a revoked one DELETE. No watch is ever
 # added again.
+# Rules: R19.
 source "$(dirname "$0")/../support/harness.sh"
 Begin
 MakeCerts app

@@ -89,7 +89,7 @@ class Readers {
 }  // namespace
 
 TEST_CASE("two hundred killed workers under readers and rotations cost no error and no mixed read",
-          "[fuse]") {
+          "[fuse][R6][R10]") {
   Mounted mounted({"one", "two"});
   const std::string directory = mounted.Bind("");
   const std::string file = mounted.Bind("one");
@@ -132,7 +132,7 @@ TEST_CASE("two hundred killed workers under readers and rotations cost no error 
 }
 
 TEST_CASE("requests of every kind in flight at the kill are answered by the next worker",
-          "[fuse]") {
+          "[fuse][R6]") {
   Mounted mounted({"token"});
   for (const std::uint32_t opcode : {FUSE_LOOKUP, FUSE_GETATTR, FUSE_OPEN, FUSE_READ,
                                      FUSE_READDIRPLUS, FUSE_STATFS, FUSE_RELEASE}) {
@@ -173,7 +173,7 @@ TEST_CASE("requests of every kind in flight at the kill are answered by the next
   CHECK(mounted.driver.Stats()["replayed"] >= 7);
 }
 
-TEST_CASE("a secret published by a dead worker is served and announced by the next", "[fuse]") {
+TEST_CASE("a secret published by a dead worker is served and announced by the next", "[fuse][R7]") {
   Mounted mounted({"token"});
   for (std::uint32_t version = 2; version < 8; ++version) {
     Watcher watcher(mounted / "token", IN_CLOSE_WRITE);
@@ -185,7 +185,7 @@ TEST_CASE("a secret published by a dead worker is served and announced by the ne
   CHECK(mounted.driver.Stats()["server_generation"] == 7);
 }
 
-TEST_CASE("a stopped worker is replaced and the reader that waited is served", "[fuse]") {
+TEST_CASE("a stopped worker is replaced and the reader that waited is served", "[fuse][R5]") {
   Mounted mounted({"token"}, {"stuck_ms=500"});
   const pid_t worker = mounted.driver.worker();
   // Idle when it is stopped: no slot holds a request, so the count of waiting ones must tell.
@@ -202,7 +202,8 @@ TEST_CASE("a stopped worker is replaced and the reader that waited is served", "
   CHECK(Eventually([&] { return !ProcessExists(worker); }));
 }
 
-TEST_CASE("a handler that never ends is found through its slot while others are served", "[fuse]") {
+TEST_CASE("a handler that never ends is found through its slot while others are served",
+          "[fuse][R5]") {
   Mounted mounted({"token", "other"}, {"stuck_ms=500"});
   Readers others({mounted / "other"}, 1);  // so that requests as a whole do go on
   const pid_t worker = mounted.driver.worker();
@@ -215,7 +216,7 @@ TEST_CASE("a handler that never ends is found through its slot while others are 
 }
 
 TEST_CASE("a request that ends two workers in a row is answered EIO and everybody else is served",
-          "[fuse]") {
+          "[fuse][R5]") {
   Mounted mounted({"token"});
   mounted.driver.Command("crash " + std::to_string(FUSE_STATFS) + " 1000");
   struct statvfs info {};
@@ -318,7 +319,7 @@ TEST_CASE("the waker has no FUSE descriptor, a stuck one is replaced, what it mi
   CHECK(mounted.driver.worker() == worker);
 }
 
-TEST_CASE("the waker and the worker keep no capability that they do not need", "[fuse]") {
+TEST_CASE("the waker and the worker keep no capability that they do not need", "[fuse][R25]") {
   Mounted mounted({"token"}, {"uid=65534"});
   const auto stats = mounted.driver.Stats();
   const auto field = [](long pid, const std::string& name) {
@@ -348,7 +349,7 @@ TEST_CASE("everything works with a locked memfd where memfd_secret is not to be 
   CHECK(ReadFile(mounted / "token") == ContentOf(2));
 }
 
-TEST_CASE("a stop leaves nothing mounted and no process, whatever hangs", "[fuse]") {
+TEST_CASE("a stop leaves nothing mounted and no process, whatever hangs", "[fuse][R9]") {
   SECTION("idle") {}
   SECTION("waker stopped in the middle of a touch, worker stopped") {}
   const bool stuck = GENERATE(false, true);
@@ -394,7 +395,7 @@ TEST_CASE("a stop does not hang behind a page that a stopped worker never filled
   munmap(map, 66);
 }
 
-TEST_CASE("a stop with a reader inside waits, then detaches", "[fuse]") {
+TEST_CASE("a stop with a reader inside waits, then detaches", "[fuse][R9]") {
   Mounted mounted({"token"}, {"lazy_ms=300"});
   const UniqueFd held(open((mounted / "token").c_str(), O_RDONLY | O_CLOEXEC));
   CHECK(mounted.driver.Stop().exit_code == 0);
@@ -452,7 +453,8 @@ TEST_CASE("a second keeper on the same point is refused and the first goes on", 
   CHECK(ReadFile(mounted / "token") == ContentOf(1));
 }
 
-TEST_CASE("a keeper that was killed leaves a dead mount, which the next one replaces", "[fuse]") {
+TEST_CASE("a keeper that was killed leaves a dead mount, which the next one replaces",
+          "[fuse][R9]") {
   Mounted mounted({"token"});
   const auto stats = mounted.driver.Stats();
   mounted.driver.Kill(SIGKILL);
@@ -468,7 +470,7 @@ TEST_CASE("a keeper that was killed leaves a dead mount, which the next one repl
   CHECK(ReadFile(mounted / "token") == ContentOf(5));
 }
 
-TEST_CASE("nothing is mounted before the first snapshot", "[fuse]") {
+TEST_CASE("nothing is mounted before the first snapshot", "[fuse][R2]") {
   TempDirectory directory;
   Driver driver(directory, {"wait_ms=700"});
   REQUIRE(driver.Command("stats").rfind("worker=", 0) == 0);

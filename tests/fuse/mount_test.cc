@@ -66,7 +66,8 @@ int OpenAs(const std::string& path, uid_t uid, gid_t gid, std::vector<gid_t> gro
 
 }  // namespace
 
-TEST_CASE("the tree shows secrets and control files with the modes of the old client", "[fuse]") {
+TEST_CASE("the tree shows secrets and control files with the modes of the old client",
+          "[fuse][R21]") {
   Mounted mounted({"alpha"});
   REQUIRE(mounted.driver.Put("db_password", 3, "s3cret", "0640", 1000, 1001) == "ok");
   REQUIRE(mounted.driver.Put("setuid", 1, "x", "4755") == "ok");
@@ -103,7 +104,8 @@ TEST_CASE("the tree shows secrets and control files with the modes of the old cl
   CHECK(ErrnoOfOpen(mounted / ".json", O_WRONLY) == EISDIR);
 }
 
-TEST_CASE("a bad name costs that name and two rivals for a file name are both left out", "[fuse]") {
+TEST_CASE("a bad name costs that name and two rivals for a file name are both left out",
+          "[fuse][R22]") {
   Mounted mounted({"good"});
   CHECK(mounted.driver.Put(".hidden", 1, "x").rfind("error invalid_argument", 0) == 0);
   CHECK(mounted.driver.Put("a/b", 1, "x").rfind("error invalid_argument", 0) == 0);
@@ -122,7 +124,7 @@ TEST_CASE("a bad name costs that name and two rivals for a file name are both le
   CHECK(ReadFile(mounted / "same") == "1");
 }
 
-TEST_CASE("a held descriptor keeps its version while a new open gets the new one", "[fuse]") {
+TEST_CASE("a held descriptor keeps its version while a new open gets the new one", "[fuse][R17]") {
   Mounted mounted({"token"});
   const std::string directory = mounted.Bind("");
   const std::string file = mounted.Bind("token");
@@ -376,7 +378,7 @@ TEST_CASE("a seek to the end finds the end of the descriptor's own version", "[f
   }
 }
 
-TEST_CASE("every change through the exposed mount is EROFS, also for root", "[fuse]") {
+TEST_CASE("every change through the exposed mount is EROFS, also for root", "[fuse][R26]") {
   Mounted mounted({"token"});
   const auto error = [](long result) { return result < 0 ? errno : 0; };
   const timespec times[2] = {{1, 0}, {1, 0}};
@@ -598,7 +600,7 @@ TEST_CASE("nobody stops rotations by holding files open: the fifth old version g
   CHECK(Eventually([&] { return mounted.driver.Command("opens token") == "0"; }));
 }
 
-TEST_CASE("extended attributes tell version, checksum and age", "[fuse]") {
+TEST_CASE("extended attributes tell version, checksum and age", "[fuse][R12]") {
   Mounted mounted({"token"});
   const auto xattr = [&](const char* name) {
     std::array<char, 128> value{};
@@ -619,7 +621,7 @@ TEST_CASE("extended attributes tell version, checksum and age", "[fuse]") {
   CHECK(listxattr((mounted / ".version").c_str(), names.data(), names.size()) == 0);
 }
 
-TEST_CASE("a snapshot older than max_stale is answered EIO", "[fuse]") {
+TEST_CASE("a snapshot older than max_stale is answered EIO", "[fuse][R12]") {
   Mounted mounted({"token"}, {"max_stale=60"});
   const std::time_t now = std::time(nullptr);
   mounted.driver.Command("fresh " + std::to_string(now) + " 0");
@@ -644,7 +646,7 @@ TEST_CASE("a secret of a megabyte is read whole, plain and as JSON", "[fuse]") {
             .rfind("error too_large", 0) == 0);
 }
 
-TEST_CASE("every open is recorded once, with who and which version", "[fuse]") {
+TEST_CASE("every open is recorded once, with who and which version", "[fuse][R23]") {
   TempDirectory log;
   Mounted mounted({"token"}, {"reads=" + (log / "reads")});
   REQUIRE(OpenAs(mounted / "token", 1234, 2345) == 0);

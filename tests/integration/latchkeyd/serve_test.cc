@@ -386,7 +386,7 @@ TEST_CASE("The metrics listener can be switched off", "[latchkeyd]") {
 }
 
 TEST_CASE("With the spool's disk gone the server refuses reads instead of serving them unrecorded",
-          "[latchkeyd]") {
+          "[latchkeyd][A2]") {
   // The spool's files are replaced by nothing that can be written: the process may not write any file beyond one byte.
   const Place place(true);
   place.Init();

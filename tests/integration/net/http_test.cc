@@ -21,7 +21,7 @@ void CheckStandingHeaders(const testing::HttpResponse& response) {
 
 }  // namespace
 
-TEST_CASE("Loose framing is refused over the wire and the connection ends", "[net]") {
+TEST_CASE("Loose framing is refused over the wire and the connection ends", "[net][H1]") {
   TestServer test;
   test.Start();
   struct Case {
@@ -454,7 +454,7 @@ TEST_CASE("Who shows no certificate may send little (H0)", "[net]") {
   CHECK(known.Receive().status == 200);
 }
 
-TEST_CASE("Nothing is answered when the audit record could not be written", "[net]") {
+TEST_CASE("Nothing is answered when the audit record could not be written", "[net][A1][A2]") {
   TestServer test;
   test.Start();
   testing::TlsClient client = test.Connected();

@@ -136,7 +136,7 @@ constexpr std::uint64_t kLongAfterNs = 3'000'000'000;
 }  // namespace
 
 TEST_CASE("what was published is there for the next worker, by the same node and the same handle",
-          "[snapshot]") {
+          "[snapshot][R7][R8]") {
   const UniqueFd memory = NewMemory();
   VersionHandle handle = 0;
   NodeIndex node = 0;

@@ -174,7 +174,7 @@ TEST_CASE("A change fetches only what changed, a revocation removes only its sec
   CHECK(mount.builder->server_generation() == 9);
 }
 
-TEST_CASE("A reset leads to a full listing, and what it lacks goes", "[sync]") {
+TEST_CASE("A reset leads to a full listing, and what it lacks goes", "[sync][R3]") {
   Mount mount;
   mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}, {"c", {"gamma", {}}}};
   REQUIRE(mount.syncer->Step().has_value());
@@ -187,7 +187,7 @@ TEST_CASE("A reset leads to a full listing, and what it lacks goes", "[sync]") {
   CHECK(mount.Read("a") == "alpha");
 }
 
-TEST_CASE("A listing that lost most of its names is believed only name by name", "[sync]") {
+TEST_CASE("A listing that lost most of its names is believed only name by name", "[sync][R13]") {
   Mount mount;
   mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}, {"c", {"gamma", {}}}};
   REQUIRE(mount.syncer->Step().has_value());
@@ -201,7 +201,7 @@ TEST_CASE("A listing that lost most of its names is believed only name by name",
   CHECK(mount.Read("c") == "<none>");
 }
 
-TEST_CASE("An outage changes nothing that is mounted and is told", "[sync]") {
+TEST_CASE("An outage changes nothing that is mounted and is told", "[sync][R3][R12]") {
   Mount mount;
   mount.server.granted = {{"a", {"alpha", {}}}};
   REQUIRE(mount.syncer->Step().has_value());
@@ -312,7 +312,7 @@ TEST_CASE("A batch that is too large is split until it fits", "[sync]") {
   CHECK(mount.Read("s19") == "v19");
 }
 
-TEST_CASE("A server without a feed is polled by listings", "[sync]") {
+TEST_CASE("A server without a feed is polled by listings", "[sync][R28]") {
   Mount mount;
   mount.server.has_feed = false;
   mount.server.granted = {{"a", {"alpha", {}}}};
@@ -321,7 +321,7 @@ TEST_CASE("A server without a feed is polled by listings", "[sync]") {
   CHECK_FALSE(mount.syncer->health().has_feed);
 }
 
-TEST_CASE("A new worker fetches only what changed since its predecessor published", "[sync]") {
+TEST_CASE("A new worker fetches only what changed since its predecessor published", "[sync][R7]") {
   Mount mount;
   mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
   REQUIRE(mount.syncer->Step().has_value());

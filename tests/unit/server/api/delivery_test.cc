@@ -212,7 +212,7 @@ TEST_CASE("HEAD is answered wherever GET is", "[api]") {
   CHECK(server.Call("HEAD", "/secrets").status == 200);
 }
 
-TEST_CASE("every delivery and refusal is one record of the access chain", "[api][audit]") {
+TEST_CASE("every delivery and refusal is one record of the access chain", "[api][audit][A1]") {
   ServerFixture server;
   server.Get("/secret/General_Password");
   server.Get("/secret/Hacking_Password");
@@ -265,7 +265,7 @@ TEST_CASE("a version row put in the place of another does not open", "[api]") {
   CHECK(server.Get("/secret/mine").status == 500);
 }
 
-TEST_CASE("no answer leaves when its audit record cannot be written", "[api][audit]") {
+TEST_CASE("no answer leaves when its audit record cannot be written", "[api][audit][A1][A2]") {
   // A spool of half a MiB is used up by reads of a long name; from then on everything is refused.
   ServerFixture server;
   int answered = 0;

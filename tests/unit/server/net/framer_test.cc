@@ -81,7 +81,7 @@ TEST_CASE("A head that trickles in gives the same result as one that comes at on
   CHECK(head.accept() == "a/b, c/d");
 }
 
-TEST_CASE("Loose framing is refused with the status of the rule", "[net]") {
+TEST_CASE("Loose framing is refused with the status of the rule", "[net][H1]") {
   struct Case {
     const char* what;
     std::string input;
@@ -187,7 +187,7 @@ TEST_CASE("A chunked body is decoded whatever the pieces", "[net]") {
   CHECK(framed.consumed_bytes == Post("Transfer-Encoding: Chunked\r\n", body).size());
 }
 
-TEST_CASE("Loose chunk framing is refused", "[net]") {
+TEST_CASE("Loose chunk framing is refused", "[net][H1]") {
   const std::string body = GENERATE(
       as<std::string>{}, "3;a=b\r\nabc\r\n0\r\n\r\n", "3 \r\nabc\r\n0\r\n\r\n", "\r\n", "g\r\n",
       "-1\r\n", "0x3\r\n", "000000003\r\n", "3\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n",
