@@ -77,8 +77,8 @@ std::string MemlockHint(std::size_t size, int error) {
   return "cannot lock " + std::to_string(size) + " bytes of memory for secrets (" +
          std::strerror(error) + "); the hard limit RLIMIT_MEMLOCK is " +
          std::to_string(limit.rlim_max) +
-         " bytes: raise it (LimitMEMLOCK= in the unit, ulimit -l in a shell) or set allow_unlocked "
-         "= true";
+         " bytes: raise it (LimitMEMLOCK= in the unit, ulimit -l in a shell) or, for development "
+         "only, set allow_unlocked = true (latchkeyd: in [memory], latchkey-fs: in [mount])";
 }
 
 }  // namespace
