@@ -36,7 +36,8 @@ complete -F _latchkey latchkey
 )";
 
 constexpr const char* kZsh = R"(#compdef latchkey
-# zsh completion of latchkey; put it into a directory of $fpath as _latchkey, or: source <(latchkey completion zsh)
+# zsh completion of latchkey; put it into a directory of $fpath as _latchkey, or, after compinit has run:
+# source <(latchkey completion zsh)
 _latchkey() {
   local line
   local -a candidates
