@@ -146,7 +146,7 @@ def memory(table, results):
     if not found:
         return
     run = found[0]
-    server_memory(table, f"{run['server_connections']} connections", run)
+    server_memory(table, f"at rest, {run['server_connections']} connections", run)
     table.add("latchkey-fs private memory with 1 000 secrets, KiB", "KiB", run["fs_private_kib"],
               10 * 1024 + run["fs_content_kib"], "10 MiB + content", lambda o, r: r <= 1, "the formula")
 

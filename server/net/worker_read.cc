@@ -30,7 +30,8 @@ void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
     // A connection that waits is read on for as long as its input is small: that is how a hang-up
     // is noticed.
     const bool may_buffer = c->waiting && c->in.size() < shared_->options.framer.max_head_bytes;
-    if (reads == kReadsPerWakeUp || c->TurnIsOver() || !(MayParse(*c) || may_buffer)) {
+    const bool has_had_its_turn = !c->waiting && c->TurnIsOver();
+    if (reads == kReadsPerWakeUp || has_had_its_turn || !(MayParse(*c) || may_buffer)) {
       c->readable = true;
       if (MayParse(*c)) PlanResume(peer, c);
       return;
