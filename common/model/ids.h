@@ -19,7 +19,7 @@ struct Id {
 };
 using SecretId = Id<struct SecretIdTag>;    // random signed 64 bits, as in Keywhiz
 using ClientId = Id<struct ClientIdTag>;    // random signed 64 bits
-using GroupId = Id<struct GroupIdTag>;      // small, ascending
+using GroupId = Id<struct GroupIdTag>;      // random, in 32 bits: limits::kMaxGroupId
 using VersionId = Id<struct VersionIdTag>;  // random signed 64 bits: Keywhiz' "version"
 
 // 1, 2, 3 ... per secret, in the order of insertion; what people and the CLI speak.

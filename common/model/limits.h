@@ -112,8 +112,9 @@ inline constexpr std::size_t kFeedLogEntries = 100'000;
 inline constexpr std::chrono::seconds kServingFlushInterval{1};
 
 // Store and catalog.
-inline constexpr std::int64_t kMaxGroupId = 0xffff'ffff;  // the catalog keeps group ids in 32 bits
-inline constexpr int kMaxRowBytes = 32 * 1024 * 1024;     // of one value or row of the store
+inline constexpr std::int64_t kMaxGroupId =
+    0xffff'ffff;                                       // random; the catalog keeps them in 32 bits
+inline constexpr int kMaxRowBytes = 32 * 1024 * 1024;  // of one value or row of the store
 inline constexpr std::size_t kMaxIdleReaders = 8;  // read connections kept open for the next reader
 inline constexpr std::size_t kCheckpointPages =
     1000;  // pages of write-ahead log that start a checkpoint

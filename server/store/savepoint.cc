@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "common/base/check.h"
-#include "common/model/limits.h"
 #include "server/store/sqlite.h"
 #include "server/store/store.h"
 
@@ -332,18 +331,6 @@ Status Savepoint::AppendChange(const ChangeRow& row) {
                       .Run());
   changes_->push_back(std::move(change));
   return {};
-}
-
-Result<GroupId> Savepoint::NextGroupId() {
-  ASSIGN_OR_RETURN(const std::int64_t next,
-                   connection_->QueryInt("SELECT next_group FROM store_info"));
-  if (next > limits::kMaxGroupId) {
-    return Error{Errc::kUnavailable,
-                 "store: all " + std::to_string(limits::kMaxGroupId) + " group ids have been used"};
-  }
-  RETURN_IF_ERROR(
-      connection_->Prepare("UPDATE store_info SET next_group = ?").Bind(next + 1).Run());
-  return GroupId{next};
 }
 
 Result<std::uint64_t> Savepoint::NextSecretSequence() {

@@ -76,9 +76,9 @@ class Savepoint {
   // the newest kFeedLogEntries.
   Status AppendChange(const ChangeRow& row);
 
-  // Small counters; a number once handed out by a committed job is never handed out again, even
-  // when its row is deleted.
-  Result<GroupId> NextGroupId();
+  // A counter; a number once handed out by a committed job is never handed out again, even when
+  // its row is deleted. For the order of listings only: nothing that authorises may come from a
+  // counter, which whoever writes the database can set back.
   Result<std::uint64_t> NextSecretSequence();
 
   // Insert or replace.

@@ -59,6 +59,22 @@ Found "an edited membership row" "membership"
 Sql "UPDATE secrets SET expiry = 1 WHERE name = 'db_password'"
 Found "an edited secret row" "db_password"
 
+# A group is deleted behind the server's back, and its old genuine membership kept. It must not become genuine again for a
+# group that is made later: not even with every number in the store back where it was when the old group was made.
+old_group=$(sqlite3 "$T/state/latchkey.db" "SELECT group_id FROM memberships")
+old_row=$(sqlite3 "$T/state/latchkey.db" "SELECT client_id || ',' || group_id || ',' || created_at || ',' || quote(mac) FROM memberships")
+Sql "DELETE FROM memberships; DELETE FROM grants; DELETE FROM groups; UPDATE store_info SET next_group = 1"
+StartServer
+Cli group create prod-admins >/dev/null
+echo top-secret | Cli secret create prod_key >/dev/null
+Cli grant prod_key prod-admins >/dev/null
+ExpectRun 4 CliAs app get prod_key --reveal
+StopServer
+Sql "INSERT INTO memberships (client_id, group_id, created_at, mac) VALUES ($old_row)"
+Changed "SELECT id FROM groups WHERE name = 'prod-admins'" "$old_group"
+ExpectRun 8 "$BIN/latchkeyd" serve --config "$T/latchkeyd.toml"
+Found "a membership of a group that is gone" "a row of memberships refers to a row that does not exist"
+
 # One record out of the store's chain: in the middle, then the last.
 Sql "DELETE FROM audit WHERE seq = (SELECT max(seq) - 3 FROM audit)"
 Found "a cut record in the store chain" "store"
