@@ -263,6 +263,28 @@ std::string BitsText(const service::ClientBits& bits) {
          (bits.content ? ", content" : ", no content");
 }
 
+// --- client ---------------------------------------------------------------------------------------------------------
+
+Result<service::ClientBits> ChangeClient(service::WriteContext& context,
+                                         const ClientOptions& options) {
+  if (options.create)
+    RETURN_IF_ERROR(service::CreateClient(context, {options.name, "made at the server", "", {}}));
+  return service::SetClientState(context, options.name, options.changes);
+}
+
+Refusal ClientRefusal(const ClientOptions& options, const Error& error) {
+  if (options.create && error.code == Errc::kConflict)
+    return Refusal{1, "there is a client " + options.name +
+                          " already; change it with: latchkeyd client set " + options.name +
+                          " --automation --enable"};
+  if (error.code == Errc::kNotFound)
+    return {ExitCodeOf(error.code), "there is no client " + options.name +
+                                        "; the CLI lists them: latchkey client list; make one "
+                                        "with: latchkeyd client create " +
+                                        options.name};
+  return RefusalOf(error);
+}
+
 }  // namespace
 
 int Refuse(const Refusal& refusal) {
@@ -332,8 +354,8 @@ int RunCheck(const CheckCommandOptions& options) {
   return 0;
 }
 
-int RunClientSet(const config::Config& config, const std::string& credentials_directory,
-                 const ClientSetOptions& options) {
+int RunClient(const config::Config& config, const std::string& credentials_directory,
+              const ClientOptions& options) {
   AssemblyOptions parts;
   parts.config = &config;
   parts.credentials_directory = credentials_directory;
@@ -345,18 +367,14 @@ int RunClientSet(const config::Config& config, const std::string& credentials_di
   const std::unique_ptr<Assembly> assembly = Assembly::Open(parts, &refusal);
   if (!assembly) return Refuse(refusal);
   service::Intent intent;
-  intent.attempted = audit::EventType::kClientSet;
+  intent.attempted =
+      options.create ? audit::EventType::kClientCreate : audit::EventType::kClientSet;
   intent.client_name = options.name;
   const Result<service::ClientBits> bits = assembly->writer().Run<service::ClientBits>(
-      service::OperatorActor(::getuid()), intent, [&options](service::WriteContext& context) {
-        return service::SetClientState(context, options.name, options.changes);
-      });
+      service::OperatorActor(::getuid()), intent,
+      [&options](service::WriteContext& context) { return ChangeClient(context, options); });
   const Status stopped = assembly->Stop();
-  if (!bits && bits.error().code == Errc::kNotFound) {
-    return Refuse({ExitCodeOf(Errc::kNotFound), "there is no client " + options.name +
-                                                    "; the CLI lists them: latchkey client list"});
-  }
-  if (!bits) return Refuse(RefusalOf(bits.error()));
+  if (!bits) return Refuse(ClientRefusal(options, bits.error()));
   if (!stopped) return Refuse(RefusalOf(stopped.error()));
   Print("client " + options.name + ": " + BitsText(*bits));
   return 0;

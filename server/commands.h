@@ -33,13 +33,14 @@ struct CheckCommandOptions {
 };
 int RunCheck(const CheckCommandOptions& options);
 
-struct ClientSetOptions {
+struct ClientOptions {
   std::string name;
+  bool create = false;  // with these bits, instead of changing those of one that is there
   service::ClientBitChanges changes;
 };
-// Works on the store itself; refused while a server holds it.
-int RunClientSet(const config::Config& config, const std::string& credentials_directory,
-                 const ClientSetOptions& options);
+// `client create` and `client set`. Works on the store itself; refused while a server holds it.
+int RunClient(const config::Config& config, const std::string& credentials_directory,
+              const ClientOptions& options);
 
 // Beside a running server too. The key is never in a backup.
 int RunBackup(const config::Config& config, const std::string& target);

@@ -24,7 +24,7 @@ struct Arguments {
   InitOptions init;
   bool accept_rollback = false;
   CheckCommandOptions check;
-  ClientSetOptions client;
+  ClientOptions client;
   std::string backup_target;
   std::string restore_source;
 };
@@ -64,8 +64,8 @@ void Describe(CLI::App* app, Arguments* arguments) {
   check->add_option("--archive", arguments->check.archives,
                     "directory with older segments of the audit spool");
 
-  CLI::App* client =
-      app->add_subcommand("client", "change clients while no server runs")->require_subcommand(1);
+  CLI::App* client = app->add_subcommand("client", "make or change clients while no server runs")
+                         ->require_subcommand(1);
   CLI::App* set = client->add_subcommand("set", "set the bits of one client");
   set->fallthrough();
   set->add_option("NAME", arguments->client.name, "name of the client")->required();
@@ -75,6 +75,18 @@ void Describe(CLI::App* app, Arguments* arguments) {
          &arguments->client.changes.content);
   AddBit(set, "--enable", "--disable", "may authenticate at all",
          &arguments->client.changes.enabled);
+
+  CLI::App* create = client->add_subcommand(
+      "create", "make a client: the way in when none with the automation bit is left");
+  create->fallthrough();
+  create->add_option("NAME", arguments->client.name, "name (CN) of the new client")->required();
+  create->add_flag_callback(
+      "--automation", [arguments] { arguments->client.changes.automation = true; },
+      "may use /automation/*");
+  create->add_flag_callback(
+      "--content", [arguments] { arguments->client.changes.content = true; },
+      "may read contents through /automation/*");
+  create->final_callback([arguments] { arguments->client.create = true; });
 
   CLI::App* backup = app->add_subcommand(
       "backup", "copy the store, also beside a running server; the key is not in it");
@@ -150,7 +162,7 @@ int RunWithConfig(const CLI::App& app, Arguments& arguments, const config::Confi
   }
   const std::string credentials = CredentialsDirectory();
   if (app.got_subcommand("init")) return RunInit(config, credentials, arguments.init);
-  if (app.got_subcommand("client")) return RunClientSet(config, credentials, arguments.client);
+  if (app.got_subcommand("client")) return RunClient(config, credentials, arguments.client);
   if (app.got_subcommand("backup")) return RunBackup(config, arguments.backup_target);
   if (app.got_subcommand("restore"))
     return RunRestore(config, credentials, arguments.restore_source);
@@ -180,9 +192,9 @@ int Run(int argc, char** argv) {
     const int code = app.exit(error);
     return code == 0 ? 0 : kUsageExitCode;
   }
-  const ClientSetOptions& client = arguments.client;
-  if (app.got_subcommand("client") && !client.changes.automation && !client.changes.content &&
-      !client.changes.enabled) {
+  const ClientOptions& client = arguments.client;
+  if (app.got_subcommand("client") && !client.create && !client.changes.automation &&
+      !client.changes.content && !client.changes.enabled) {
     return Refuse(
         {kUsageExitCode, "client set: say what to set, such as --automation or --disable"});
   }

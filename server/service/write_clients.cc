@@ -104,6 +104,26 @@ Status CheckStateChange(const WriteContext& context, const store::ClientRow& row
   return {};
 }
 
+bool MayAutomate(const store::ClientRow& row) {
+  return row.enabled && row.automation;
+}
+
+// Without one nobody can create, grant or enable anything; `become` is what `row` turns into, null when it is deleted.
+Status CheckAutomationLeft(const WriteContext& context, const store::ClientRow& row,
+                           const store::ClientRow* become) {
+  if (!MayAutomate(row) || (become != nullptr && MayAutomate(*become))) return {};
+  bool left = false;
+  context.root().ForEachClient([&](const catalog::Client& client) {
+    left = client.row.id != row.id && MayAutomate(client.row);
+    return !left;
+  });
+  if (left) return {};
+  return Error{Errc::kConflict,
+               "client " + row.name +
+                   " is the last enabled one with the automation bit: make another one first, "
+                   "with latchkeyd client create NAME --automation at the server"};
+}
+
 // Random, not counted: memberships and grants bind nothing of their group but its id, so an id that came back would make
 // the rows of a group that is long gone genuine again. No counter in the database can promise that it does not.
 GroupId FreshGroupId(const catalog::Root& root) {
@@ -203,6 +223,7 @@ Result<Nothing> DeleteClient(WriteContext& context, const std::string& name) {
   const catalog::Client* found = context.root().FindClient(std::string_view(name));
   if (found == nullptr) return NotFound();
   const store::ClientRow row = found->row;
+  RETURN_IF_ERROR(CheckAutomationLeft(context, row, nullptr));
   RETURN_IF_ERROR(context.DeleteClient(row.id));
   RETURN_IF_ERROR(AuditClient(context, audit::EventType::kClientDelete, row));
   RETURN_IF_ERROR(AnnounceClient(context, row.id));
@@ -248,6 +269,7 @@ Result<ClientBits> SetClientState(WriteContext& context, const std::string& name
   row.enabled = changes.enabled.value_or(row.enabled);
   row.automation = changes.automation.value_or(row.automation);
   row.content = changes.content.value_or(row.content);
+  RETURN_IF_ERROR(CheckAutomationLeft(context, found->row, &row));
   row.updated_at = context.now;
   row.updated_by = context.actor.name;
   RETURN_IF_ERROR(context.UpdateClient(row));

@@ -24,6 +24,7 @@ Result<ClientId> CreateClient(WriteContext& context, const NewClient& client);
 // request was faster the existing row is found.
 Result<ClientId> AutoCreateClient(WriteContext& context, const std::string& name,
                                   const std::optional<std::string>& spiffe_id);
+// kConflict for the last enabled client with the automation bit: nobody could administer any more.
 Result<Nothing> DeleteClient(WriteContext& context, const std::string& name);
 // As for secrets: unknown groups and no-op changes are passed over, removal wins. Gives the resulting group names.
 Result<std::vector<std::string>> ModifyClientGroups(WriteContext& context, const std::string& name,
@@ -40,7 +41,8 @@ struct ClientBitChanges {
   std::optional<bool> automation;
   std::optional<bool> content;
 };
-// kPermissionDenied for one's own row, and for giving the content bit without having it (rule I5).
+// kPermissionDenied for one's own row, and for giving the content bit without having it (rule I5); kConflict for
+// taking it from the last enabled client with the automation bit, or disabling that.
 Result<ClientBits> SetClientState(WriteContext& context, const std::string& name,
                                   const ClientBitChanges& changes);
 

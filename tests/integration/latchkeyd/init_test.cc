@@ -297,6 +297,27 @@ TEST_CASE("client set changes the bits offline, on record, and says what they ar
   CHECK(place.Command({"client", "set", "web-1", "--content", "--no-content"}).exit_code == 2);
 }
 
+TEST_CASE("client create makes the way back in, and the last way in is not taken", "[latchkeyd]") {
+  const Place place;
+  place.Init();
+  for (const char* off : {"--no-automation", "--disable"})
+    ExpectRefusal(place.Command({"client", "set", "admin", off}), 1,
+                  "client admin is the last enabled one with the automation bit: make another one");
+  // One that is disabled, or has no bit, does not count.
+  CHECK(place.Command({"client", "create", "plain"}).out ==
+        "client plain: enabled, no automation, no content\n");
+  CHECK(place.Command({"client", "set", "plain", "--automation", "--disable"}).exit_code == 0);
+  CHECK(place.Command({"client", "set", "admin", "--disable"}).exit_code == 1);
+  const Outcome made = place.Command({"client", "create", "ops", "--automation", "--content"});
+  CAPTURE(made.err);
+  CHECK(made.out == "client ops: enabled, automation, content\n");
+  ExpectRefusal(place.Command({"client", "create", "ops", "--automation"}), 1,
+                "there is a client ops already; change it with: latchkeyd client set ops");
+  CHECK(place.Command({"client", "set", "admin", "--disable"}).exit_code == 0);
+  CHECK(place.Command({"client", "set", "ops", "--no-automation"}).exit_code == 1);
+  CHECK(place.Command({"check"}).exit_code == 0);
+}
+
 TEST_CASE("Usage and configuration errors end with 2", "[latchkeyd]") {
   const Place place(true);
   CHECK(Latchkeyd({}).exit_code == 2);

@@ -81,6 +81,9 @@ TEST_CASE("A second server on the same store is refused, and so is client set be
   const Outcome set = place.Command({"client", "set", "admin", "--content"});
   CHECK(set.exit_code == 1);
   CHECK_THAT(set.err, Catch::Contains("is in use by process"));
+  const Outcome create = place.Command({"client", "create", "ops", "--automation"});
+  CHECK(create.exit_code == 1);
+  CHECK_THAT(create.err, Catch::Contains("is in use by process"));
   // A backup is taken beside it.
   CHECK(place.Command({"backup", place.Path("copy.db")}).exit_code == 0);
   CHECK(Latchkeyd({"check", "--store", place.Path("copy.db"), "--kek", place.Path("kek")})

@@ -338,6 +338,17 @@ TEST_CASE("clients are created, enrolled and deleted", "[api]") {
   CHECK(server.Call("POST", clients + "/client", R"({"name":"x"})").status == 400);
 }
 
+TEST_CASE("the last client that can administer is not deleted", "[api]") {
+  ServerFixture server;
+  const std::string path = "/automation/v2/clients/client";
+  const auto refused = server.Call("DELETE", path);
+  CHECK(refused.status == 409);
+  CHECK(refused.body.find("is the last enabled one with the automation bit") != std::string::npos);
+  CHECK(server.Get(path).status == 200);
+  server.AddClient("other", true, false);
+  CHECK(server.Call("DELETE", path).status == 204);
+}
+
 TEST_CASE("a deleted group takes memberships, grants and ownership with it", "[api]") {
   ServerFixture server;
   server.Call("POST", kSecrets, Create("owned", R"(,"owner":"Security")"));
