@@ -97,6 +97,8 @@ void AddStore(Assembly& assembly, Page* page) {
   page->Gauge("store_generation", "generation of the newest commit", root->generation().value);
   page->Gauge("store_queued_writes", "writes that wait for the writer",
               static_cast<std::uint64_t>(assembly.store().queued_writes()));
+  page->Gauge("store_writable", "0: the newest commit failed, writes are answered 503; reads go on",
+              assembly.store().write_trouble() ? 0.0 : 1.0);
   page->Gauge("clients", "clients in the catalog",
               static_cast<std::uint64_t>(root->client_count()));
   page->Gauge("groups", "groups in the catalog", static_cast<std::uint64_t>(root->group_count()));

@@ -120,7 +120,7 @@ std::string DefaultMessage(const HttpResponse& response, const HttpOptions& opti
     case 413:
       return "server " + at + " refuses a request of this size";
     case 503:
-      return "server " + at + " is busy or cannot write its audit log: try again";
+      return "server " + at + " is busy: try again";
     default:
       break;
   }
@@ -202,6 +202,10 @@ Error StatusError(const HttpResponse& response, Surface surface, const HttpOptio
   const Errc code = CodeOfStatus(response.status, surface);
   std::string message = ServerMessage(response);
   if (message.empty() || response.status == 401) message = DefaultMessage(response, options);
+  if (message == "audit_unavailable") {
+    message =
+        "audit_unavailable: the server cannot write its audit log: free space where audit.dir lies";
+  }
   if (response.status >= 500 && !response.request_id.empty()) {
     message += " (request " + response.request_id + " in its log)";
   }

@@ -115,6 +115,9 @@ inline constexpr std::chrono::seconds kServingFlushInterval{1};
 inline constexpr std::int64_t kMaxGroupId =
     0xffff'ffff;                                       // random; the catalog keeps them in 32 bits
 inline constexpr int kMaxRowBytes = 32 * 1024 * 1024;  // of one value or row of the store
+// A disk that was full counts as full until it has room for the largest row again, or a change went through: the small
+// records of every second fit into gaps that no secret fits into.
+inline constexpr std::uint64_t kRoomAgainBytes = kMaxRowBytes;
 inline constexpr std::size_t kMaxIdleReaders = 8;  // read connections kept open for the next reader
 inline constexpr std::size_t kCheckpointPages =
     1000;  // pages of write-ahead log that start a checkpoint

@@ -5,6 +5,7 @@
 #include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "common/wire/json_out.h"
+#include "server/service/writer.h"
 
 namespace latchkey::api {
 namespace {
@@ -30,8 +31,11 @@ Reply ServerFault(const Error& error, net::RequestId request) {
 Reply Unavailable(const Error& error, net::RequestId request) {
   Log(LogLevel::kWarn, "request refused for now",
       {{"request", HexId(request)}, {"error", error.message}});
-  const bool audit = error.message.starts_with(kAuditUnavailable);
-  return ErrorReply(503, audit ? kAuditUnavailable : std::string_view{}).With("Retry-After", "1");
+  std::string_view message;
+  if (error.message.starts_with(kAuditUnavailable)) message = kAuditUnavailable;
+  if (error.message == service::kDiskFullReason || error.message == service::kNotWritableReason)
+    message = error.message;
+  return ErrorReply(503, message).With("Retry-After", "1");
 }
 
 bool StaysInLocation(char c) {

@@ -62,6 +62,10 @@ Batch DecideBatch(const catalog::Root& root, ClientId client, const std::vector<
   return batch;
 }
 
+bool StoreWritable(const Services& services) {
+  return !services.store->write_trouble();
+}
+
 bool StoreReadable(const Services& services) {
   auto reader = services.store->Read();
   if (!reader) return false;

@@ -36,7 +36,8 @@ struct Batch {
 Batch DecideBatch(const catalog::Root& root, ClientId client, const std::vector<std::string>& names,
                   bool hide_names);
 
-// Up or down, for /_status (rule P5): whether the store can be read.
+// Up or down, for /_status (rule P5): whether the store can be read, and whether the newest write was committed.
 bool StoreReadable(const Services& services);
+bool StoreWritable(const Services& services);
 
 }  // namespace latchkey::service

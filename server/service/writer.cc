@@ -17,7 +17,7 @@ Error StorageFailure(const char* action, Error error) {
     case Errc::kConflict:
       return {Errc::kConflict, "the name is already in use"};
     case Errc::kUnavailable:
-      return {Errc::kUnavailable, "the store cannot be written to"};
+      return StorageReason(error);
     case Errc::kCorrupt:
       return {Errc::kCorrupt, "stored data is damaged"};
     case Errc::kInvalidArgument:
@@ -40,6 +40,12 @@ Status FromStorage(const char* action, Status status) {
 }
 
 }  // namespace
+
+Error StorageReason(const Error& error) {
+  if (error.code != Errc::kUnavailable) return error;
+  const bool full = error.message.starts_with(store::kDiskFull);
+  return {error.code, std::string(full ? kDiskFullReason : kNotWritableReason)};
+}
 
 Status WriteContext::Audit(audit::EventType type, const std::function<void(audit::Event&)>& fill) {
   audit::Event event = actor.Event(type, audit::Outcome::kAllowed, now_ns_);

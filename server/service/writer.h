@@ -87,6 +87,14 @@ class WriteContext {
   const std::int64_t now_ns_;
 };
 
+// What callers may know of a storage that fails; the rest is for the log (rule O3).
+inline constexpr std::string_view kDiskFullReason =
+    "disk full: free space where store.path lies, at the server";
+inline constexpr std::string_view kNotWritableReason =
+    "the store cannot be written to: the log of the server says why";
+// The same error, with one of these as its message when it is kUnavailable by the storage.
+Error StorageReason(const Error& error);
+
 // What a refused or failed write was about, for its record in the access chain.
 struct Intent {
   audit::EventType attempted = audit::EventType::kSecretCreate;
@@ -137,7 +145,8 @@ class Writer final : public store::CommitObserver {
     };
     job.done = [this, state](const Status& status, Generation generation) {
       // A commit that failed takes the whole batch with it, whatever this job had made of it.
-      if (!status && (!state->result || state->result->has_value())) state->result = status.error();
+      if (!status && (!state->result || state->result->has_value()))
+        state->result = StorageReason(status.error());
       if (!state->result->has_value()) {
         Error error = state->result->error();
         const Status recorded = RecordFailure(state->actor, state->intent, error);

@@ -8,6 +8,7 @@
 
 #include "common/base/log.h"
 #include "common/model/limits.h"
+#include "server/store/store.h"
 
 namespace latchkey::store {
 namespace {
@@ -261,6 +262,7 @@ Result<std::unique_ptr<Connection>> Connection::Open(const std::string& path, Ki
   InitialiseOnce();
   std::unique_ptr<Connection> connection(new Connection);
   connection->fatal_ = std::move(fatal);
+  connection->path_ = path;
   // One thread at a time uses a connection, so SQLite's own mutexes are not needed.
   const int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                     (kind == Kind::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
@@ -411,6 +413,7 @@ Result<std::string> Connection::QueryText(const char* sql) {
 Error Connection::Fail(int code, std::string_view doing) {
   const Meaning meaning = MeaningOf(code, sqlite3_system_errno(db_.get()));
   Error error{meaning.code, std::string("store: ") + meaning.text};
+  if (error.message == kDiskFull) error.message += ": free space where " + path_ + " lies";
   // A full disk fails every batch: one line a second says enough.
   const auto now = std::chrono::steady_clock::now();
   const bool repeated = code == last_code_ && now - last_log_ < std::chrono::seconds(1);

@@ -148,6 +148,7 @@ class Connection {
   Status SetPragmas(Kind kind);
 
   std::function<void(const Error&)> fatal_;
+  std::string path_;
   int wal_pages_ = 0;
   bool transaction_required_ = false;
   int last_code_ = 0;  // of the last logged error

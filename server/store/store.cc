@@ -97,7 +97,7 @@ Store::~Store() {
 
 void Store::Start(CommitObserver* observer) {
   INVARIANT(parts_->write_connection != nullptr);
-  parts_->writer = std::make_unique<Writer>(std::move(parts_->write_connection),
+  parts_->writer = std::make_unique<Writer>(std::move(parts_->write_connection), parts_->path,
                                             parts_->info.generation, observer);
 }
 
@@ -149,6 +149,10 @@ const ByteArray<16>& Store::store_id() const {
 
 std::size_t Store::queued_writes() const {
   return parts_->writer != nullptr ? parts_->writer->queued() : 0;
+}
+
+std::optional<Error> Store::write_trouble() const {
+  return parts_->writer != nullptr ? parts_->writer->trouble() : std::nullopt;
 }
 
 Result<Generation> Store::Backup(const std::filesystem::path& target) {

@@ -137,6 +137,9 @@ class CommitObserver {
   virtual void BatchFailed(const Error& error) = 0;
 };
 
+// What the message of an error begins with when the disk of the database is full.
+inline constexpr std::string_view kDiskFull = "store: disk full";
+
 enum class OpenMode {
   kExclusive,  // the server, and offline commands that write: refused while another process holds
                // the store
@@ -190,6 +193,9 @@ class Store {
   Generation generation() const;
   const ByteArray<16>& store_id() const;
   std::size_t queued_writes() const;
+  // Why the newest commit failed; nothing when it succeeded. After a full disk the success must be a change, or find
+  // kRoomAgainBytes free.
+  std::optional<Error> write_trouble() const;
 
   // Copies one consistent state to a new file `target` (0600): written beside it, fsynced, then
   // renamed. Returns the generation it contains. Errors: kConflict when `target` exists;

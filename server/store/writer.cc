@@ -1,5 +1,6 @@
 #include "server/store/writer.h"
 
+#include <system_error>
 #include <utility>
 
 #include "common/base/log.h"
@@ -7,8 +8,10 @@
 
 namespace latchkey::store {
 
-Writer::Writer(std::unique_ptr<Connection> connection, Generation newest, CommitObserver* observer)
+Writer::Writer(std::unique_ptr<Connection> connection, std::filesystem::path path,
+               Generation newest, CommitObserver* observer)
     : connection_(std::move(connection)),
+      path_(std::move(path)),
       observer_(observer),
       generation_(newest.value),
       thread_([this] { Loop(); }) {}
@@ -94,12 +97,14 @@ void Writer::RunBatch(std::vector<Job>& jobs) {
   connection_->RequireTransaction(false);
   if (!written.has_value()) {
     AbandonBatch();
+    trouble_.With([&written](auto& trouble) { trouble = written.error(); });
     if (observer_ != nullptr) observer_->BatchFailed(written.error());
     for (Job& job : jobs) {
       if (job.done) job.done(written, generation());
     }
     return;
   }
+  NoteSuccess();
   generation_.store(batch_newest_.value, std::memory_order_release);
   if (observer_ != nullptr) observer_->Committed(batch_newest_, changes_);
   for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -167,6 +172,21 @@ Status Writer::Finish(Generation newest) {
 void Writer::AbandonBatch() {
   changes_.clear();
   if (connection_->in_transaction()) (void)connection_->Prepare("ROLLBACK").Run();
+}
+
+void Writer::NoteSuccess() {
+  if (!batch_released_) return;  // nothing was committed
+  const std::optional<Error> before = trouble();
+  if (!before) return;
+  const bool was_full = before->message.starts_with(kDiskFull);
+  if (was_full && batch_newest_ == generation() && !HasRoomAgain()) return;
+  trouble_.With([](auto& trouble) { trouble.reset(); });
+}
+
+bool Writer::HasRoomAgain() const {
+  std::error_code error;
+  const auto space = std::filesystem::space(path_, error);
+  return !error && space.available >= limits::kRoomAgainBytes;
 }
 
 void Writer::CheckpointIfDue() {

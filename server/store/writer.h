@@ -5,11 +5,14 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "common/base/guarded.h"
 #include "server/store/sqlite.h"
 #include "server/store/store.h"
 
@@ -18,13 +21,17 @@ namespace latchkey::store {
 // Thread-safe. The connection is used by the writer thread alone.
 class Writer {
  public:
-  Writer(std::unique_ptr<Connection> connection, Generation newest, CommitObserver* observer);
+  Writer(std::unique_ptr<Connection> connection, std::filesystem::path path, Generation newest,
+         CommitObserver* observer);
   ~Writer();
 
   Status Submit(Job job);
   void Stop();
   Generation generation() const { return Generation{generation_.load(std::memory_order_acquire)}; }
   std::size_t queued() const;
+  std::optional<Error> trouble() const {
+    return trouble_.With([](const auto& trouble) { return trouble; });
+  }
 
  private:
   // What became of one job of the batch in hand.
@@ -41,15 +48,20 @@ class Writer {
   Status RunInSavepoint(Job& job, Outcome* outcome);
   Status Finish(Generation newest);
   void AbandonBatch();
+  // Of the batch in hand, before its generation is the newest.
+  void NoteSuccess();
+  bool HasRoomAgain() const;
   void CheckpointIfDue();
   bool dead() const { return connection_->trouble() == Trouble::kFatal; }
 
   const std::unique_ptr<Connection> connection_;
+  const std::filesystem::path path_;
   CommitObserver* const observer_;  // may be null
   std::atomic<std::uint64_t> generation_;
-  std::vector<ChangeRow> changes_;  // of the batch in hand
-  Generation batch_newest_;         // newest generation released in the batch in hand
-  bool batch_released_ = false;     // a job of the batch in hand has something to commit
+  std::vector<ChangeRow> changes_;         // of the batch in hand
+  Generation batch_newest_;                // newest generation released in the batch in hand
+  bool batch_released_ = false;            // a job of the batch in hand has something to commit
+  Guarded<std::optional<Error>> trouble_;  // why the newest commit failed
 
   mutable std::mutex mutex_;  // guards the three below; no lock is taken under it
   std::condition_variable wake_;

@@ -373,6 +373,25 @@ TEST_CASE("The status of an answer becomes a code, and its message reaches the u
   CHECK(delivered.error().code == (code == Errc::kPermissionDenied ? Errc::kForbidden : code));
 }
 
+TEST_CASE("A server that cannot write says why, and what the codes of it mean is said",
+          "[client]") {
+  const auto [body, said] = GENERATE(table<std::string, std::string>({
+      {R"({"code":503,"message":"audit_unavailable"})", "free space where audit.dir lies"},
+      {R"({"code":503,"message":"disk full: free space where store.path lies"})",
+       "disk full: free space where store.path lies"},
+      {R"({"code":503,"message":"HTTP 503 Service Unavailable"})", "is busy: try again"},
+  }));
+  TlsServer server(Served(), [body = body](const std::string&) {
+    return JsonAnswer("503 Service Unavailable", body);
+  });
+  auto api = ApiClient::Open(OptionsFor(server.port()));
+  REQUIRE(api.has_value());
+  const auto refused = (*api)->DeleteClient("x");
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Errc::kUnavailable);
+  CHECK(Says(refused.error(), said));
+}
+
 TEST_CASE("A batch asks by name with versions and takes nothing that it did not ask for",
           "[client]") {
   std::string body =

@@ -329,7 +329,9 @@ TEST_CASE("A full disk stops writes with a stable message, never reads, and heal
   }
   REQUIRE(error.has_value());
   CHECK(error->code == Errc::kUnavailable);
-  CHECK(error->message == "store: disk full");
+  CHECK(error->message == "store: disk full: free space where " + path.string() + " lies");
+  REQUIRE(store->write_trouble().has_value());
+  CHECK(store->write_trouble()->message == error->message);
   for (int i = 0; i < 20; ++i) {
     CHECK(store->LoadVersion(VersionId{101}).has_value());
     CHECK_FALSE(store->RunJob([&](Savepoint& s) { return WriteSecret(s, id); }).has_value());
@@ -337,6 +339,7 @@ TEST_CASE("A full disk stops writes with a stable message, never reads, and heal
   std::filesystem::remove(disk / "filler");
   const auto healed = store->RunJob([&](Savepoint& s) { return WriteSecret(s, id); });
   CHECK(healed.has_value());
+  CHECK_FALSE(store->write_trouble().has_value());
   acknowledged.insert(id);
   CHECK(fatal == 0);
   CHECK(Examine(*store, acknowledged, {}) == "");
