@@ -100,6 +100,23 @@ Assembly::~Assembly() {
   [[maybe_unused]] const Status stopped = Stop();
 }
 
+// `init` makes key and store: it is the advice for a new server, and the loss of every secret where a store is waiting for
+// its key.
+Result<keys::NumberedKek> LoadConfiguredKek(const config::Config& config,
+                                            const std::string& credentials_directory) {
+  Result<keys::NumberedKek> key = MakeKekProvider(config, credentials_directory)->LoadAny();
+  if (key || key.error().code != Errc::kNotFound) return key;
+  std::error_code error;
+  const bool store_exists =
+      std::filesystem::exists(std::filesystem::symlink_status(config.store.path, error));
+  return Error{
+      key.error().code,
+      key.error().message +
+          (store_exists ? "; the store " + config.store.path +
+                              " is there and opens with its own key only: do not move it away"
+                        : "; for a new server run latchkeyd init")};
+}
+
 std::unique_ptr<Assembly> Assembly::Open(const AssemblyOptions& options, Refusal* refusal) {
   std::unique_ptr<Assembly> assembly(new Assembly());
   if (Status status = assembly->OpenParts(options); !status) {
@@ -114,7 +131,7 @@ std::unique_ptr<Assembly> Assembly::Open(const AssemblyOptions& options, Refusal
 Status Assembly::OpenKeys(const AssemblyOptions& options) {
   key_trouble_ = true;
   ASSIGN_OR_RETURN(keys::NumberedKek key,
-                   MakeKekProvider(*options.config, options.credentials_directory)->LoadAny());
+                   LoadConfiguredKek(*options.config, options.credentials_directory));
   key_trouble_ = false;
   if (options.accept_rollback) RETURN_IF_ERROR(RefuseMixedFile(options.config->store.path));
   store::Options store_options;

@@ -38,6 +38,11 @@ struct AssemblyOptions {
 std::unique_ptr<keys::KekProvider> MakeKekProvider(const config::Config& config,
                                                    const std::string& credentials_directory);
 
+// The key of the configuration, by the rules of a start (K1). kNotFound says what helps, which depends on whether the store
+// is there.
+Result<keys::NumberedKek> LoadConfiguredKek(const config::Config& config,
+                                            const std::string& credentials_directory);
+
 // The keyring of an open store with the key of `provider`. Any failure is one of the key (exit 78, rule K3).
 Result<std::unique_ptr<keys::Keyring>> LoadKeyring(store::Store& store, keys::NumberedKek key);
 

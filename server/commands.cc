@@ -15,6 +15,7 @@
 #include "common/base/unique_fd.h"
 #include "server/audit/anchor.h"
 #include "server/audit/spool.h"
+#include "server/serve.h"
 #include "server/service/check.h"
 #include "server/service/maintenance.h"
 #include "server/store/replacement.h"
@@ -188,7 +189,7 @@ void RemoveAll(const config::Config& config) {
 
 Result<keys::NumberedKek> KeyForCheck(const CheckCommandOptions& options) {
   if (!options.kek.empty()) return keys::FileKekProvider(options.kek).LoadAny();
-  return MakeKekProvider(*options.config, options.credentials_directory)->LoadAny();
+  return LoadConfiguredKek(*options.config, options.credentials_directory);
 }
 
 void PrintDamage(const std::string& finding) {
@@ -298,8 +299,11 @@ int Refuse(const Refusal& refusal) {
 int RunInit(const config::Config& config, const std::string& credentials_directory,
             const InitOptions& options) {
   if (const auto path = SomethingInTheWay(config)) {
-    return Refuse(Unavailable(*path + " is already there; init never overwrites. Move it away, or "
-                                      "use the store that it belongs to"));
+    return Refuse(Unavailable(*path + " is already there; init never overwrites. " +
+                              (Exists(config.store.path)
+                                   ? "A store opens with its own key only: put that key back, and "
+                                     "move nothing away that is still needed"
+                                   : "Move it away, or use the store that it belongs to")));
   }
   if (const auto name = ClientName::Parse(options.admin); !name) {
     return Refuse({kUsageExitCode, "--admin: " + name.error().message});
@@ -377,6 +381,21 @@ int RunClient(const config::Config& config, const std::string& credentials_direc
   if (!bits) return Refuse(ClientRefusal(options, bits.error()));
   if (!stopped) return Refuse(RefusalOf(stopped.error()));
   Print("client " + options.name + ": " + BitsText(*bits));
+  return 0;
+}
+
+int RunConfigCheck(const config::Config& config, const std::string& credentials_directory,
+                   const std::string& path) {
+  if (const Status trust = CheckTrust(config); !trust) return Refuse(RefusalOf(trust.error()));
+  // Only the service manager can show a credential, and before init there is no key to look at.
+  const bool visible = config.keys.kek_credential.empty() || !credentials_directory.empty();
+  if (visible) {
+    const auto key = LoadConfiguredKek(config, credentials_directory);
+    const bool before_init =
+        !key && key.error().code == Errc::kNotFound && !Exists(config.store.path);
+    if (!key && !before_init) return Refuse({keys::kKeyExitCode, key.error().message});
+  }
+  Print(path + " is good");
   return 0;
 }
 

@@ -42,6 +42,10 @@ struct ClientOptions {
 int RunClient(const config::Config& config, const std::string& credentials_directory,
               const ClientOptions& options);
 
+// Whether `serve` would take what the configuration names: certificates, lists, and the key file if there is one already.
+int RunConfigCheck(const config::Config& config, const std::string& credentials_directory,
+                   const std::string& path);
+
 // Beside a running server too. The key is never in a backup.
 int RunBackup(const config::Config& config, const std::string& target);
 

@@ -98,7 +98,8 @@ void Describe(CLI::App* app, Arguments* arguments) {
 
   app->add_subcommand(
       "config-check",
-      "read the configuration and the files that tls.* names, say whether they are good");
+      "read the configuration, the key file and the files that tls.* names, say whether they are "
+      "good");
 
   // Last: a subcommand takes over the footer that its parent has when it is added.
   app->footer("Keys of the configuration file:\n" + config::KeyHelp() +
@@ -155,12 +156,9 @@ int RunWithConfig(const CLI::App& app, Arguments& arguments, const config::Confi
   SetLogFormat(config.log.format == "json" ? LogFormat::kJson : LogFormat::kText);
   if (const Status arena = MakeArena(config.memory.allow_unlocked); !arena)
     return Refuse(RefusalOf(arena.error()));
-  if (app.got_subcommand("config-check")) {
-    if (const Status trust = CheckTrust(config); !trust) return Refuse(RefusalOf(trust.error()));
-    std::printf("%s is good\n", arguments.config.c_str());
-    return 0;
-  }
   const std::string credentials = CredentialsDirectory();
+  if (app.got_subcommand("config-check"))
+    return RunConfigCheck(config, credentials, arguments.config);
   if (app.got_subcommand("init")) return RunInit(config, credentials, arguments.init);
   if (app.got_subcommand("client")) return RunClient(config, credentials, arguments.client);
   if (app.got_subcommand("backup")) return RunBackup(config, arguments.backup_target);

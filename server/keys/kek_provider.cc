@@ -66,8 +66,7 @@ Result<NumberedKek> LoadFile(const std::filesystem::path& path, mode_t forbidden
                              const std::string& what) {
   const Result<UniqueFd> opened = OpenRegularFile(path.string(), O_RDONLY, what);
   if (!opened && opened.error().code == Errc::kNotFound) {
-    return Error{Errc::kNotFound,
-                 what + " does not exist: put it or its recovery copy back, or run latchkeyd init"};
+    return Error{Errc::kNotFound, what + " does not exist: put it or its recovery copy back"};
   }
   if (!opened) return opened.error();
   const UniqueFd& fd = *opened;

@@ -240,6 +240,34 @@ TEST_CASE("Every bad state of the key file ends with 78 before anything is writt
   CHECK(place.Command({"check"}).exit_code == 0);
 }
 
+TEST_CASE("config-check takes the key file as serve does, and init is advised without a store only",
+          "[latchkeyd]") {
+  const Place place(true);
+  CHECK(place.Command({"config-check"}).exit_code == 0);  // before init there is no key
+  ExpectRefusal(place.Command({"serve"}), 78, "for a new server run latchkeyd init");
+  place.Init();
+  CHECK(place.Command({"config-check"}).exit_code == 0);
+  const std::string kek = place.Path("kek");
+  std::filesystem::rename(kek, place.Path("real"));
+  std::filesystem::create_symlink(place.Path("real"), kek);
+  const Outcome serve = place.Command({"serve"});
+  CHECK(serve.exit_code == 78);
+  const Outcome of_link = place.Command({"config-check"});
+  CHECK(of_link.exit_code == 78);
+  CHECK(of_link.err == serve.err);
+  std::filesystem::remove(kek);
+  for (const char* command : {"serve", "check", "config-check"}) {
+    const Outcome missing = place.Command({command});
+    CAPTURE(command, missing.err);
+    CHECK(missing.exit_code == 78);
+    CHECK_THAT(missing.err, Catch::Contains("put it or its recovery copy back") &&
+                                Catch::Contains("do not move it away") &&
+                                !Catch::Contains("latchkeyd init"));
+  }
+  ExpectRefusal(place.Command({"init", "--admin", "ops", "--no-recovery"}), 1,
+                "init never overwrites. A store opens with its own key only: put that key back");
+}
+
 TEST_CASE("A start is refused where somebody else could exchange store, spool or anchor",
           "[latchkeyd]") {
   const Place place;
