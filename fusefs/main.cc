@@ -24,6 +24,7 @@ extern "C" {  // glibc 2.36 declares these without C linkage
 #include "common/base/log.h"
 #include "common/base/process.h"
 #include "common/base/unique_fd.h"
+#include "common/usage/usage.h"
 #include "fusefs/control/config.h"
 #include "fusefs/control/control_socket.h"
 #include "fusefs/control/reads_log.h"
@@ -264,7 +265,9 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& problem) {
-    return app.exit(problem) == 0 ? 0 : ExitCodeOf(Errc::kInvalidArgument);
+    if (problem.get_exit_code() == 0) return app.exit(problem);  // help or version
+    std::fputs(UsageText(app, problem).c_str(), stderr);
+    return ExitCodeOf(Errc::kInvalidArgument);
   }
   if (mount->parsed()) return Mount(flags);
   if (status->parsed()) return Ask(flags, "status");

@@ -11,6 +11,7 @@
 #include "common/secret/secret_buffer.h"
 #include "common/secret/wiping_new.h"
 #include "common/tls/wiping_memory.h"
+#include "common/usage/usage.h"
 #include "server/commands.h"
 #include "server/serve.h"
 
@@ -187,8 +188,9 @@ int Run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? 0 : kUsageExitCode;
+    if (error.get_exit_code() == 0) return app.exit(error);  // help or version
+    std::fputs(UsageText(app, error).c_str(), stderr);
+    return kUsageExitCode;
   }
   const ClientOptions& client = arguments.client;
   if (app.got_subcommand("client") && !client.create && !client.changes.automation &&

@@ -97,27 +97,6 @@ std::vector<std::string> MeantWait(const std::vector<std::string>& words) {
   return {};
 }
 
-std::string FullName(const CLI::App* command) {
-  std::string name = command->get_name();
-  for (const CLI::App* parent = command->get_parent(); parent != nullptr;
-       parent = parent->get_parent()) {
-    name = parent->get_name() + " " + name;
-  }
-  return name;
-}
-
-// CLI11's messages end in library words for some mistakes; the ones that people make often get ours.
-std::string UsageMessage(const CLI::ParseError& error) {
-  std::string message = error.what();
-  for (char& c : message) {
-    if (c == '\n') c = ' ';
-  }
-  if (!message.empty() && message[0] >= 'A' && message[0] <= 'Z') {
-    message[0] = static_cast<char>(message[0] - 'A' + 'a');
-  }
-  return message;
-}
-
 int Execute(const Invocation& invocation, const ConnectionOptions& environment,
             Terminal& terminal) {
   ConnectionOptions connection = invocation.connection;
@@ -194,14 +173,6 @@ void BuildCommands(CLI::App& root, Invocation* invocation) {
   NameGlobalOptions(&root);
 }
 
-std::vector<std::string> CommandNames(const CLI::App& command) {
-  std::vector<std::string> names;
-  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) {
-    if (!sub->get_group().empty()) names.push_back(sub->get_name());
-  }
-  return names;
-}
-
 Position Walk(const CLI::App& root, const std::vector<std::string>& words) {
   Position position;
   position.command = &root;
@@ -236,7 +207,7 @@ int RunProgram(const std::vector<std::string>& typed, const ConnectionOptions& e
   Invocation invocation;
   BuildCommands(root, &invocation);
   const Position position = Walk(root, words);
-  const std::string where = FullName(position.command);
+  const std::string where = FullName(*position.command);
   const bool json = std::find(words.begin(), words.end(), "--json") != words.end();
   if (!position.unknown.empty()) {
     return UsageError(terminal, json, where + " has no command \"" + position.unknown + "\"",
@@ -248,7 +219,7 @@ int RunProgram(const std::vector<std::string>& typed, const ConnectionOptions& e
     root.parse(std::move(reversed));
   } catch (const CLI::CallForHelp&) {
     const CLI::App* parent = position.command->get_parent();
-    terminal.Out(position.command->help(parent == nullptr ? "" : FullName(parent)));
+    terminal.Out(position.command->help(parent == nullptr ? "" : FullName(*parent)));
     return kExitDone;
   } catch (const CLI::CallForVersion& version) {
     terminal.Out(json ? "{\"version\":\"" LATCHKEY_VERSION "\"}\n"

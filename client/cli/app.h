@@ -6,10 +6,7 @@
 
 #include "client/cli/session.h"
 #include "client/cli/terminal.h"
-
-namespace CLI {
-class App;
-}
+#include "common/usage/usage.h"
 
 namespace latchkey::cli {
 
@@ -31,8 +28,5 @@ struct Position {
   bool only_arguments = false;        // after `--`
 };
 Position Walk(const CLI::App& root, const std::vector<std::string>& words);
-
-// Names of the visible subcommands.
-std::vector<std::string> CommandNames(const CLI::App& command);
 
 }  // namespace latchkey::cli

@@ -1,4 +1,4 @@
-// Names as the CLI takes them, and what was probably meant.
+// Names as the CLI takes them.
 #pragma once
 
 #include <string>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/result.h"
+#include "common/base/suggest.h"
 #include "common/model/metadata.h"
 
 namespace latchkey::cli {
@@ -21,14 +22,5 @@ Status CheckName(NameKind kind, std::string_view name);
 // Metadata as the CLI takes it: keys `owner`, `group`, `mode`, `filename`, or `_` followed by the alphabet of names; mode
 // octal with a leading 0. On top of CheckMetadata, which the server applies too.
 Status CheckCliMetadata(const Metadata& metadata);
-
-// Edits between two words: insert, delete, replace, swap of neighbours.
-std::size_t EditDistance(std::string_view a, std::string_view b);
-
-// At most three of `known` that `word` may have meant, nearest first; empty when nothing is near.
-std::vector<std::string> Suggest(std::string_view word, const std::vector<std::string>& known);
-
-// `did you mean "a" or "b"?`; empty for no names.
-std::string DidYouMean(const std::vector<std::string>& names);
 
 }  // namespace latchkey::cli

@@ -14,6 +14,7 @@
 #include <toml++/toml.h>
 
 #include "common/base/log.h"
+#include "common/base/suggest.h"
 #include "common/base/unique_fd.h"
 #include "common/base/utf8.h"
 
@@ -317,21 +318,6 @@ const std::vector<Key>& Keys() {
 
 // --- reading
 // --------------------------------------------------------------------------------------------------------
-
-std::size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({row[j - 1] + 1, above + 1, diagonal + (a[i - 1] == b[j - 1] ? 0u : 1u)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
 
 std::string Hint(const std::string& unknown) {
   std::string_view nearest;
