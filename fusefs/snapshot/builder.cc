@@ -101,6 +101,9 @@ class SnapshotBuilder::Impl {
     PublishResult result;
     result.changed = staged_.size();
     result.refetch.swap(refetch_);
+    for (const auto& [file, rivals] : wanted_)
+      if (rivals.size() > 1)
+        result.refused.insert(result.refused.end(), rivals.begin(), rivals.end());
     StageSizes();
     if (store_.hooks_ != nullptr) {
       for (const auto& [node, record] : staged_) store_.hooks_->InvalidateAttributes(node);

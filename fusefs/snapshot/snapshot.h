@@ -123,6 +123,8 @@ struct PublishResult {
   std::size_t changed = 0;  // nodes that are new, rotated, revived or revoked
   // Secrets whose file name is free again now that a rival is gone: fetch and Put them.
   std::vector<std::string> refetch;
+  // All secrets that were put and are not mounted because several want their file name.
+  std::vector<std::string> refused;
 };
 
 class SnapshotStore;

@@ -164,7 +164,8 @@ Status Syncer::FullListing() {
     listed.insert(secret.name);
     const auto known = known_.find(secret.name);
     if (known == known_.end() || changed_.count(secret.name) != 0 ||
-        known->second.checksum != secret.checksum || known->second.metadata != secret.metadata)
+        pending_.count(secret.name) != 0 || known->second.checksum != secret.checksum ||
+        known->second.metadata != secret.metadata)
       wanted.push_back({secret.name, kUnknownSizeBytes});
   }
   RETURN_IF_ERROR(RemoveMissing(listed));
@@ -216,17 +217,30 @@ Status Syncer::RemoveMissing(const std::set<std::string>& listed) {
     }
     Forget(name);
   }
+  // What is not mounted, and why, is of no interest once it is not granted.
+  std::set<std::string> unmounted;
+  for (const auto& [name, known] : known_) unmounted.insert(name);
+  for (const auto& [name, reason] : pending_) unmounted.insert(name);
+  for (const auto& problem : builder_.Problems()) unmounted.insert(problem.name);
+  for (const auto& secret : mounted) unmounted.erase(secret.name);
+  for (const std::string& name : unmounted)
+    if (listed.count(name) == 0) Forget(name);
   return {};
+}
+
+std::chrono::seconds Syncer::FeedWait() const {
+  const MonotonicTime now = clock_.Monotonic();
+  const auto until = [now](MonotonicTime at) {
+    return std::chrono::ceil<std::chrono::seconds>(at - now);
+  };
+  auto wait = std::min(options_.feed_wait, std::max(std::chrono::seconds(1), until(recheck_at_)));
+  if (!pending_.empty()) wait = std::min(wait, std::max(std::chrono::seconds(0), until(retry_at_)));
+  return wait;
 }
 
 Status Syncer::FollowFeed() {
   if (!BeginWait()) return {};
-  const auto until_recheck =
-      std::max(std::chrono::seconds(1),
-               std::chrono::ceil<std::chrono::seconds>(recheck_at_ - clock_.Monotonic()));
-  auto changes =
-      source_.Changes(Generation{generation_}, std::min(options_.feed_wait, until_recheck),
-                      Generation{generation_});
+  auto changes = source_.Changes(Generation{generation_}, FeedWait(), serving_);
   const bool interrupted = EndWait();
   if (!changes) {
     if (interrupted) return {};                     // no failure of the server
@@ -238,13 +252,22 @@ Status Syncer::FollowFeed() {
     return std::move(changes).error();
   }
   if (changes->reset) {
+    serving_.reset();  // its generations may be counted anew
     listing_due_ = true;
     return {};
   }
-  std::vector<Wanted> wanted = OwnersThatMoved();
+  std::map<std::string, std::size_t> sizes;
+  for (Wanted& want : OwnersThatMoved()) sizes[want.name] = want.size_bytes;
+  if (RetryDue())
+    for (const auto& [name, reason] : pending_) sizes[name] = kUnknownSizeBytes;
   for (const auto& changed : changes->changed)
-    wanted.push_back({changed.name, static_cast<std::size_t>(changed.size_bytes)});
-  for (const std::string& name : changes->gone) Forget(name);
+    sizes[changed.name] = static_cast<std::size_t>(changed.size_bytes);
+  for (const std::string& name : changes->gone) {
+    sizes.erase(name);
+    Forget(name);
+  }
+  std::vector<Wanted> wanted;
+  for (const auto& [name, size] : sizes) wanted.push_back({name, size});
   RETURN_IF_ERROR(Fetch(std::move(wanted)));
   generation_ = changes->generation.value;
   NoteSuccess();
@@ -290,12 +313,11 @@ Status Syncer::FetchChunk(const std::vector<std::string>& names) {
       // All or nothing on the wire: one that went away meanwhile must not cost the others (R22).
       return FetchEach(names);
     case Errc::kTooLarge:
-    case Errc::kUnavailable:
+    case Errc::kInternal:  // one that the server cannot deliver must not cost the others (R22)
       break;
     default:
       return std::move(batch).error();
   }
-  if (batch.error().code == Errc::kUnavailable) return std::move(batch).error();
   const auto middle = names.begin() + static_cast<std::ptrdiff_t>(names.size() / 2);
   RETURN_IF_ERROR(FetchChunk({names.begin(), middle}));
   return FetchChunk({middle, names.end()});
@@ -312,8 +334,7 @@ Status Syncer::FetchEach(const std::vector<std::string>& names) {
       Forget(name);
     } else if (one.error().code == Errc::kTooLarge || one.error().code == Errc::kInternal) {
       // This one cannot be had; the rest can, and its old version stays.
-      Log(LogLevel::kError, "secret cannot be fetched, its old version stays",
-          {{"secret", name}, {"reason", one.error().message}});
+      NotePending(name, "cannot be fetched; what was served before stays: " + one.error().message);
     } else {
       return std::move(one).error();
     }
@@ -339,10 +360,18 @@ void Syncer::Put(const client::DeliveredSecret& secret) {
   version.delivery_head = head;
   version.delivery_tail = tail;
   const Status put = builder_.Put(version);
-  if (!put) {
+  const bool refused =
+      !put && (put.error().code == Errc::kConflict || put.error().code == Errc::kInvalidArgument);
+  if (put || refused) {
+    pending_.erase(secret.name);
+  } else {
+    NotePending(secret.name, put.error().message);
+  }
+  if (refused) {
     Log(LogLevel::kWarn, "secret is not mounted",
         {{"secret", secret.name}, {"reason", put.error().message}});
   }
+  if (put) put_.insert(secret.name);
   if (!owner.problem.empty()) {
     owner_problems_[secret.name] = owner.problem;
   } else {
@@ -355,8 +384,45 @@ void Syncer::Put(const client::DeliveredSecret& secret) {
 void Syncer::Forget(const std::string& name) {
   builder_.Remove(name);
   known_.erase(name);
+  put_.erase(name);
+  pending_.erase(name);
   staged_.push_back(name);
   owner_problems_.erase(name);
+}
+
+void Syncer::NotePending(const std::string& name, const std::string& reason) {
+  std::string& noted = pending_[name];
+  if (noted.empty()) {  // the first attempts come soon
+    retry_delay_ = {};
+    retry_at_ = {};
+  }
+  if (noted == reason) return;
+  noted = reason;
+  Log(LogLevel::kError, "secret is not served as it is now, trying again",
+      {{"secret", name}, {"reason", reason}});
+}
+
+void Syncer::PlanRetry() {
+  if (pending_.empty() || !RetryDue()) return;
+  retry_delay_ = std::clamp(retry_delay_ * 2, options_.refetch_base, options_.refetch_max);
+  const auto half = static_cast<std::uint64_t>(retry_delay_.count()) / 2;
+  retry_at_ = clock_.Monotonic() + std::chrono::milliseconds(half + RandomBelow(half + 1));
+}
+
+// The server takes one generation for all secrets of the client. One that can still be had holds it
+// back. One that is refused for good (another one wants its file name too, or it cannot be a file
+// name) holds it back only until something else changes: otherwise no rotation of any other secret
+// would ever be acknowledged.
+void Syncer::Acknowledge(const std::vector<std::string>& refused) {
+  std::set<std::string> unserved(refused.begin(), refused.end());
+  for (const auto& problem : builder_.Problems()) unserved.insert(problem.name);
+  for (const std::string& name : put_)
+    if (unserved.count(name) == 0) served_new_ = true;
+  put_.clear();
+  if (!pending_.empty()) return;
+  if (!unserved.empty() && serving_ && !served_new_) return;
+  served_new_ = false;
+  serving_ = Generation{generation_};
 }
 
 Status Syncer::Publish() {
@@ -365,24 +431,39 @@ Status Syncer::Publish() {
     if (builder_.PutControl(snapshot::ControlFile::kStatus, status))
       status_published_ = std::move(status);
   }
-  ASSIGN_OR_RETURN(const auto published, builder_.Publish(generation_));
-  staged_.clear();
+  std::vector<std::string> refused;
+  RETURN_IF_ERROR(PublishStaged(&refused));
+  PlanRetry();
+  Acknowledge(refused);
   std::vector<snapshot::Problem> problems = builder_.Problems();
   for (const auto& [name, reason] : owner_problems_) problems.push_back({name, reason});
-  {
-    const std::lock_guard lock(mutex_);
-    health_.generation = generation_;
-    health_.has_feed = has_feed_;
-    health_.secrets = builder_.Mounted().size();
-    problems_ = std::move(problems);
+  std::set<std::string> told;
+  for (const auto& problem : problems) told.insert(problem.name);
+  for (const auto& [name, reason] : pending_)
+    if (told.count(name) == 0) problems.push_back({name, reason});
+  const std::lock_guard lock(mutex_);
+  health_.generation = generation_;
+  health_.has_feed = has_feed_;
+  health_.secrets = builder_.Mounted().size();
+  problems_ = std::move(problems);
+  return {};
+}
+
+Status Syncer::PublishStaged(std::vector<std::string>* refused) {
+  ASSIGN_OR_RETURN(auto published, builder_.Publish(generation_));
+  staged_.clear();
+  *refused = published.refused;
+  if (published.refetch.empty()) return {};
+  // A file name became free: a secret that was refused can be mounted now.
+  std::vector<Wanted> wanted;
+  for (const std::string& name : published.refetch) {
+    pending_.emplace(name, "its file name is free now");  // if the fetch fails it is tried again
+    wanted.push_back({name, kUnknownSizeBytes});
   }
-  if (!published.refetch.empty()) {
-    // A file name became free: the secret that lost it can be mounted now.
-    std::vector<Wanted> wanted;
-    for (const std::string& name : published.refetch) wanted.push_back({name, kUnknownSizeBytes});
-    RETURN_IF_ERROR(Fetch(std::move(wanted)));
-    RETURN_IF_ERROR(builder_.Publish(generation_));
-  }
+  RETURN_IF_ERROR(Fetch(std::move(wanted)));
+  ASSIGN_OR_RETURN(published, builder_.Publish(generation_));
+  staged_.clear();
+  *refused = published.refused;
   return {};
 }
 
@@ -408,6 +489,7 @@ void Syncer::NoteFailure(const Error& error) {
   // (F19).
   builder_.Discard();
   for (const std::string& name : staged_) known_.erase(name);
+  put_.clear();
   if (!staged_.empty()) listing_due_ = true;
   staged_.clear();
   const std::int64_t now = EpochSeconds(clock_.Now());

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <stop_token>
 #include <string>
@@ -25,6 +26,9 @@ struct SyncOptions {
   std::chrono::seconds poll_interval{10};  // with a server that has no feed; jittered up to twice
   std::chrono::milliseconds retry_base{1000};
   std::chrono::milliseconds retry_max{60'000};
+  // Between two attempts at secrets that could not be fetched or had no room, while the feed goes on.
+  std::chrono::milliseconds refetch_base{2000};
+  std::chrono::milliseconds refetch_max{60'000};
   std::chrono::seconds owner_refresh{60};  // names are resolved again this often (R21)
   // What is mounted is compared with a full listing this often, and within recheck_spread after an
   // outage: the feed's log in the server's database is not authenticated, so whoever can write there
@@ -95,8 +99,18 @@ class Syncer {
   Status FetchEach(const std::vector<std::string>& names);
   void Put(const client::DeliveredSecret& secret);
   void Forget(const std::string& name);
+  // The secret is granted and not served as the server has it now: tried again soon.
+  void NotePending(const std::string& name, const std::string& reason);
+  bool RetryDue() const { return !pending_.empty() && clock_.Monotonic() >= retry_at_; }
+  void PlanRetry();
+  // How long the server may hold the next feed request.
+  std::chrono::seconds FeedWait() const;
+  // What the next feed request says is served.
+  void Acknowledge(const std::vector<std::string>& refused);
   std::vector<Wanted> OwnersThatMoved();
   Status Publish();
+  // Publishes what is staged, then whatever got its file name by that.
+  Status PublishStaged(std::vector<std::string>* refused);
   // Around a request that the server may hold. BeginWait: false when a refetch is due instead. EndWait: whether a refetch
   // ended the request.
   bool BeginWait();
@@ -115,9 +129,15 @@ class Syncer {
   // Sync thread only.
   std::map<std::string, Known> known_;
   std::map<std::string, std::string> owner_problems_;
-  std::set<std::string> changed_;    // told by the feed, not yet fetched
-  std::vector<std::string> staged_;  // put or removed since the last publication
+  std::set<std::string> changed_;               // told by the feed, not yet fetched
+  std::vector<std::string> staged_;             // put or removed since the last publication
+  std::set<std::string> put_;                   // of these, what was put and not refused at once
+  std::map<std::string, std::string> pending_;  // secret -> why it is not served as it is now
+  std::chrono::milliseconds retry_delay_{0};
+  MonotonicTime retry_at_{};
   std::uint64_t generation_ = 0;
+  std::optional<Generation> serving_;  // acknowledged; the feed itself goes on from generation_
+  bool served_new_ = false;  // a secret that was put since the last acknowledgement is served
   bool listing_due_ = true;
   bool has_feed_ = true;
   MonotonicTime owners_resolved_{};

@@ -722,12 +722,13 @@ TEST_CASE("two secrets that want one file name are both left out until one is go
   SecretVersion rival = Version("beta", 1, "b");
   rival.filename = "alpha";
   CHECK(builder.Put(rival).error().code == Errc::kConflict);
-  REQUIRE(builder.Publish(2));
+  CHECK(builder.Publish(2)->refused == std::vector<std::string>{"alpha", "beta"});
   CHECK(ReadName(*store, "alpha") == "!none");
   CHECK(builder.Problems().size() == 2);
   builder.Remove("beta");
   const auto result = builder.Publish(3);
   CHECK(result->refetch == std::vector<std::string>{"alpha"});
+  CHECK(result->refused.empty());
   REQUIRE(builder.Put(Version("alpha", 1, "a")));
   REQUIRE(builder.Publish(4));
   CHECK(ReadName(*store, "alpha") == "a");

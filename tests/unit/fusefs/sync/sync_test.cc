@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 #include <thread>
 
 #include "common/base/unique_fd.h"
@@ -32,6 +34,8 @@ class FakeServer final : public Source {
   std::uint64_t generation = 7;
   bool has_feed = true, reset_next = false, down = false;
   std::size_t most_names = 1000;
+  std::set<std::string> broken;  // the server answers 500 for these
+  std::optional<std::uint64_t> acknowledged;
   std::vector<std::string> fetched;
   int listings = 0;
 
@@ -50,6 +54,7 @@ class FakeServer final : public Source {
     for (const auto& name : names) {
       const auto found = granted.find(name);
       if (found == granted.end()) return Error{Errc::kForbidden, "not granted"};
+      if (broken.count(name) != 0) return Error{Errc::kInternal, "HTTP 500"};
       fetched.push_back(name);
       out.push_back(Deliver(name, found->second, true));
     }
@@ -60,14 +65,16 @@ class FakeServer final : public Source {
     for (const auto* held : {&granted, &hidden_from_listing}) {
       const auto found = held->find(name);
       if (found == held->end()) continue;
+      if (broken.count(name) != 0) return Error{Errc::kInternal, "HTTP 500"};
       fetched.push_back(name);
       return Deliver(name, found->second, true);
     }
     return Error{Errc::kNotFound, "unknown"};
   }
   Result<client::ChangeSet> Changes(Generation since, std::chrono::seconds,
-                                    std::optional<Generation>) override {
+                                    std::optional<Generation> serving) override {
     if (down) return Down();
+    if (serving) acknowledged = serving->value;
     if (!has_feed) return Error{Errc::kNotFound, "no feed"};
     client::ChangeSet out;
     out.generation = Generation{generation};
@@ -112,6 +119,22 @@ struct Mount {
     store = snapshot::SnapshotStore::Attach(fd.get()).value();
     builder = std::make_unique<snapshot::SnapshotBuilder>(*store);
     syncer = std::make_unique<Syncer>(server, *builder, clock, SyncOptions{});
+  }
+  // One answer of the feed: these changed, as of that generation.
+  void Change(std::uint64_t generation, std::vector<std::string> changed,
+              std::vector<std::string> gone = {}) {
+    server.generation = generation;
+    server.changed_next = std::move(changed);
+    server.gone_next = std::move(gone);
+    REQUIRE(syncer->Step().has_value());
+  }
+  // What the server was told last: the next request says it.
+  std::uint64_t Acknowledged() {
+    REQUIRE(syncer->Step().has_value());
+    return server.acknowledged.value_or(0);
+  }
+  bool StatusNames(const std::string& text) const {
+    return syncer->StatusJson().find(text) != std::string::npos;
   }
   std::string Read(const std::string& name) const {
     const auto snapshot = store->Current();
@@ -300,6 +323,159 @@ TEST_CASE("One secret that went away meanwhile does not cost the others of its b
   CHECK(mount.Read("a") == "alpha two");
   CHECK(mount.Read("n") == "new");
   CHECK(mount.Read("b") == "<none>");
+}
+
+TEST_CASE("A generation is acknowledged once everything of it is served", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.granted["a"] = {"alpha two", {}, 2};
+  mount.server.broken = {"a"};
+  mount.Change(8, {"a"});
+  CHECK(mount.Read("a") == "alpha");
+  CHECK(mount.Acknowledged() == 7);
+  CHECK(mount.StatusNames("HTTP 500"));
+  // The feed goes on for the others.
+  mount.server.granted["b"] = {"beta two", {}, 2};
+  mount.Change(9, {"b"});
+  CHECK(mount.Read("b") == "beta two");
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.broken.clear();
+  mount.clock.Advance(std::chrono::seconds(61));
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("a") == "alpha two");
+  CHECK(mount.Acknowledged() == 9);
+  CHECK_FALSE(mount.StatusNames("HTTP 500"));
+}
+
+TEST_CASE("One that cannot be fetched is asked for less and less often", "[sync]") {
+  struct Counting final : Source {
+    explicit Counting(FakeServer& inner) : server(inner) {}
+    FakeServer& server;
+    int asked = 0;
+    Result<std::vector<client::DeliveredSecret>> Listing() override { return server.Listing(); }
+    Result<std::vector<client::DeliveredSecret>> Batch(
+        const std::vector<std::string>& names) override {
+      return server.Batch(names);
+    }
+    Result<client::DeliveredSecret> One(const std::string& name) override {
+      ++asked;
+      return server.One(name);
+    }
+    Result<client::ChangeSet> Changes(Generation g, std::chrono::seconds w,
+                                      std::optional<Generation> s) override {
+      return server.Changes(g, w, s);
+    }
+    void Cancel() override {}
+    void Rearm() override {}
+  };
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}};
+  mount.server.broken = {"a"};
+  Counting source(mount.server);
+  Syncer syncer(source, *mount.builder, mount.clock, SyncOptions{});
+  REQUIRE(syncer.Step().has_value());
+  CHECK(source.asked == 1);
+  REQUIRE(syncer.Step().has_value());
+  CHECK(source.asked == 1);
+  mount.clock.Advance(std::chrono::seconds(3));  // the first pause is at most two seconds
+  REQUIRE(syncer.Step().has_value());
+  CHECK(source.asked == 2);
+  const auto within = [&](int minutes) {
+    const int before = source.asked;
+    for (int i = 0; i < minutes * 60; ++i) {
+      mount.clock.Advance(std::chrono::seconds(1));
+      REQUIRE(syncer.Step().has_value());
+    }
+    return source.asked - before;
+  };
+  CHECK(within(5) >= 8);
+  const int later = within(10);  // a pause is now of 30 to 60 seconds
+  CHECK(later >= 9);
+  CHECK(later <= 21);
+}
+
+TEST_CASE("A secret that cannot be fetched and is revoked holds nothing back", "[sync]") {
+  for (const bool by_listing : {false, true}) {
+    Mount mount;
+    mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
+    mount.server.broken = {"b"};
+    REQUIRE(mount.syncer->Step().has_value());
+    CHECK(mount.Read("a") == "alpha");
+    CHECK(mount.Acknowledged() == 0);
+    mount.server.granted.erase("b");
+    if (by_listing) {
+      mount.clock.Advance(std::chrono::seconds(3601));
+      mount.Change(8, {});
+    } else {
+      mount.Change(8, {}, {"b"});
+    }
+    CHECK(mount.Acknowledged() == 8);
+    CHECK_FALSE(mount.StatusNames("HTTP 500"));
+  }
+}
+
+TEST_CASE("A new worker does not acknowledge what its predecessor could not fetch", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  mount.server.granted["a"] = {"alpha two", {}, 2};
+  mount.server.broken = {"a"};
+  mount.Change(8, {"a"});
+  CHECK(mount.Acknowledged() == 7);
+  mount.Restart();
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.broken.clear();
+  mount.clock.Advance(std::chrono::seconds(61));
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Acknowledged() == 8);
+}
+
+TEST_CASE("Two that want one file name hold back their own generations and no later one",
+          "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"db", {"first", {}}}, {"healthy", {"well", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.granted["newcomer"] = {"second", {{"filename", "db"}}};
+  mount.Change(8, {"newcomer"});
+  CHECK(mount.Read("db") == "<none>");
+  CHECK(mount.Acknowledged() == 7);
+  CHECK(mount.StatusNames("\"db\""));
+  CHECK(mount.StatusNames("\"newcomer\""));
+  // Neither of the two is said to be served.
+  mount.server.granted["db"] = {"first two", {}, 2};
+  mount.Change(9, {"db"});
+  CHECK(mount.Read("db") == "<none>");
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.granted["healthy"] = {"well two", {}, 2};
+  mount.Change(10, {"healthy"});
+  CHECK(mount.Read("healthy") == "well two");
+  CHECK(mount.Acknowledged() == 10);
+  mount.server.granted["newcomer"] = {"second two", {{"filename", "db"}}, 2};
+  mount.Change(11, {"newcomer"});
+  CHECK(mount.Acknowledged() == 10);
+  // When one goes the other is mounted, at once.
+  mount.server.granted.erase("db");
+  mount.Change(12, {}, {"db"});
+  CHECK(mount.Read("db") == "second two");
+  CHECK(mount.Acknowledged() == 12);
+  CHECK_FALSE(mount.StatusNames("newcomer"));
+}
+
+TEST_CASE("One whose file name a later one of its batch wants too is not said to be served",
+          "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"healthy", {"well", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Acknowledged() == 7);
+  mount.server.granted["a"] = {"one", {{"filename", "same"}}};
+  mount.server.granted["b"] = {"two", {{"filename", "same"}}};
+  mount.Change(8, {"a", "b"});
+  CHECK(mount.Read("same") == "<none>");
+  CHECK(mount.Acknowledged() == 7);
 }
 
 TEST_CASE("A batch that is too large is split until it fits", "[sync]") {
