@@ -256,22 +256,23 @@ Status Syncer::FollowFeed() {
     listing_due_ = true;
     return {};
   }
-  std::map<std::string, std::size_t> sizes;
-  for (Wanted& want : OwnersThatMoved()) sizes[want.name] = want.size_bytes;
-  if (RetryDue())
-    for (const auto& [name, reason] : pending_) sizes[name] = kUnknownSizeBytes;
-  for (const auto& changed : changes->changed)
-    sizes[changed.name] = static_cast<std::size_t>(changed.size_bytes);
-  for (const std::string& name : changes->gone) {
-    sizes.erase(name);
-    Forget(name);
-  }
-  std::vector<Wanted> wanted;
-  for (const auto& [name, size] : sizes) wanted.push_back({name, size});
-  RETURN_IF_ERROR(Fetch(std::move(wanted)));
+  for (const std::string& name : changes->gone) Forget(name);
+  RETURN_IF_ERROR(Fetch(WantedAfter(*changes)));
   generation_ = changes->generation.value;
   NoteSuccess();
   return Publish();
+}
+
+std::vector<Syncer::Wanted> Syncer::WantedAfter(const client::ChangeSet& changes) {
+  std::map<std::string, std::size_t> sizes;
+  for (Wanted& want : OwnersThatMoved()) sizes[want.name] = want.size_bytes;
+  if (RetryDue() || !changes.gone.empty())  // what is gone leaves room
+    for (const auto& [name, reason] : pending_) sizes[name] = kUnknownSizeBytes;
+  for (const auto& changed : changes.changed)
+    sizes[changed.name] = static_cast<std::size_t>(changed.size_bytes);
+  std::vector<Wanted> wanted;
+  for (const auto& [name, size] : sizes) wanted.push_back({name, size});
+  return wanted;
 }
 
 std::vector<Syncer::Wanted> Syncer::OwnersThatMoved() {
@@ -379,6 +380,17 @@ void Syncer::Put(const client::DeliveredSecret& secret) {
   }
   known_[secret.name] = Known{secret.metadata, secret.checksum, owner};
   staged_.push_back(secret.name);
+}
+
+void Syncer::NotePut(const std::string& name, const Status& put) {
+  if (put) put_.insert(name);
+  const bool for_good =
+      !put && (put.error().code == Errc::kConflict || put.error().code == Errc::kInvalidArgument);
+  if (!put && !for_good) return NotePending(name, put.error().message);
+  pending_.erase(name);
+  if (!for_good) return;
+  Log(LogLevel::kWarn, "secret is not mounted",
+      {{"secret", name}, {"reason", put.error().message}});
 }
 
 void Syncer::Forget(const std::string& name) {

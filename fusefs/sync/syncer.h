@@ -98,6 +98,7 @@ class Syncer {
   Status FetchChunk(const std::vector<std::string>& names);
   Status FetchEach(const std::vector<std::string>& names);
   void Put(const client::DeliveredSecret& secret);
+  void NotePut(const std::string& name, const Status& put);
   void Forget(const std::string& name);
   // The secret is granted and not served as the server has it now: tried again soon.
   void NotePending(const std::string& name, const std::string& reason);
@@ -108,6 +109,7 @@ class Syncer {
   // What the next feed request says is served.
   void Acknowledge(const std::vector<std::string>& refused);
   std::vector<Wanted> OwnersThatMoved();
+  std::vector<Wanted> WantedAfter(const client::ChangeSet& changes);
   Status Publish();
   // Publishes what is staged, then whatever got its file name by that.
   Status PublishStaged(std::vector<std::string>* refused);

@@ -396,6 +396,20 @@ TEST_CASE("One that cannot be fetched is asked for less and less often", "[sync]
   CHECK(later <= 21);
 }
 
+TEST_CASE("One that is not served is tried at once when another is gone, which may leave room",
+          "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
+  mount.server.broken = {"a"};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("a") == "<none>");
+  mount.server.broken.clear();
+  mount.server.granted.erase("b");
+  mount.Change(8, {}, {"b"});  // long before the next attempt
+  CHECK(mount.Read("a") == "alpha");
+  CHECK(mount.Acknowledged() == 8);
+}
+
 TEST_CASE("A secret that cannot be fetched and is revoked holds nothing back", "[sync]") {
   for (const bool by_listing : {false, true}) {
     Mount mount;
