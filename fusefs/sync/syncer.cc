@@ -496,6 +496,17 @@ void Syncer::NoteSuccess() {
       {{"server", options_.server_text}});
 }
 
+// The builder has forgotten who waits for which file name. If all of them were not put again, one of
+// two rivals could be mounted alone (F2), or none of them once the other is gone.
+void Syncer::DoubtUnmounted() {
+  std::set<std::string> doubtful;
+  for (const auto& [name, known] : known_) doubtful.insert(name);
+  for (const auto& secret : builder_.Mounted()) doubtful.erase(secret.name);
+  for (const auto& problem : builder_.Problems()) doubtful.insert(problem.name);
+  if (!doubtful.empty()) listing_due_ = true;
+  changed_.merge(doubtful);
+}
+
 void Syncer::NoteFailure(const Error& error) {
   // Nothing half-fetched is ever published: the next success starts from what the mount shows
   // (F19).
@@ -504,6 +515,7 @@ void Syncer::NoteFailure(const Error& error) {
   put_.clear();
   if (!staged_.empty()) listing_due_ = true;
   staged_.clear();
+  DoubtUnmounted();
   const std::int64_t now = EpochSeconds(clock_.Now());
   bool first = false;
   snapshot::Freshness freshness;

@@ -119,6 +119,8 @@ class Syncer {
   bool EndWait();
   void NoteSuccess();
   void NoteFailure(const Error& error);
+  // After a Discard: what is not mounted, or has a problem, is fetched with the next listing.
+  void DoubtUnmounted();
   // Sleeps; false when stopped. A refetch request ends the sleep early.
   bool Pause(const std::stop_token& stop, std::chrono::milliseconds time);
 
@@ -131,7 +133,7 @@ class Syncer {
   // Sync thread only.
   std::map<std::string, Known> known_;
   std::map<std::string, std::string> owner_problems_;
-  std::set<std::string> changed_;               // told by the feed, not yet fetched
+  std::set<std::string> changed_;               // to be fetched with the next listing
   std::vector<std::string> staged_;             // put or removed since the last publication
   std::set<std::string> put_;                   // of these, what was put and not refused at once
   std::map<std::string, std::string> pending_;  // secret -> why it is not served as it is now

@@ -34,7 +34,8 @@ class FakeServer final : public Source {
   std::uint64_t generation = 7;
   bool has_feed = true, reset_next = false, down = false;
   std::size_t most_names = 1000;
-  std::set<std::string> broken;  // the server answers 500 for these
+  std::set<std::string> broken;       // the server answers 500 for these
+  std::set<std::string> unreachable;  // and is gone when it is asked for one of these alone
   std::optional<std::uint64_t> acknowledged;
   std::vector<std::string> fetched;
   int listings = 0;
@@ -61,7 +62,7 @@ class FakeServer final : public Source {
     return out;
   }
   Result<client::DeliveredSecret> One(const std::string& name) override {
-    if (down) return Down();
+    if (down || unreachable.count(name) != 0) return Down();
     for (const auto* held : {&granted, &hidden_from_listing}) {
       const auto found = held->find(name);
       if (found == held->end()) continue;
@@ -119,6 +120,15 @@ struct Mount {
     store = snapshot::SnapshotStore::Attach(fd.get()).value();
     builder = std::make_unique<snapshot::SnapshotBuilder>(*store);
     syncer = std::make_unique<Syncer>(server, *builder, clock, SyncOptions{});
+  }
+  // Follows the server until a step failed.
+  bool Fail() const {
+    std::jthread running([&](const std::stop_token& stop) { syncer->Run(stop); });
+    for (int i = 0; i < 5000 && syncer->health().stale_since_s == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    running.request_stop();
+    running.join();
+    return syncer->health().stale_since_s != 0;
   }
   // One answer of the feed: these changed, as of that generation.
   void Change(std::uint64_t generation, std::vector<std::string> changed,
@@ -240,16 +250,7 @@ TEST_CASE("What the feed is silent about after an outage is found within a minut
   mount.server.granted = {{"a", {"alpha", {}}}, {"b", {"beta", {}}}};
   REQUIRE(mount.syncer->Step().has_value());
   mount.server.down = true;
-  std::jthread outage([&](const std::stop_token& stop) { mount.syncer->Run(stop); });
-  const auto eventually = [](const auto& done) {
-    for (int i = 0; i < 5000 && !done(); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    return done();
-  };
-  const bool stale = eventually([&] { return mount.syncer->health().stale_since_s != 0; });
-  outage.request_stop();
-  outage.join();
-  REQUIRE(stale);
+  REQUIRE(mount.Fail());
   // Somebody has written to the server's change log meanwhile.
   mount.server.granted["a"] = {"alpha two", {}, 2};
   mount.server.granted.erase("b");
@@ -490,6 +491,66 @@ TEST_CASE("One whose file name a later one of its batch wants too is not said to
   mount.Change(8, {"a", "b"});
   CHECK(mount.Read("same") == "<none>");
   CHECK(mount.Acknowledged() == 7);
+}
+
+TEST_CASE("Two that want one file name are left out after an outage and by a new worker too",
+          "[sync][R22]") {
+  for (const bool restart : {false, true}) {
+    Mount mount;
+    mount.server.granted = {{"zz", {"first", {{"filename", "db"}}}}, {"db", {"second", {}}}};
+    REQUIRE(mount.syncer->Step().has_value());
+    CHECK(mount.Read("db") == "<none>");
+    if (restart) {
+      mount.Restart();
+    } else {
+      mount.server.down = true;
+      REQUIRE(mount.Fail());
+      mount.server.down = false;
+    }
+    REQUIRE(mount.syncer->Step().has_value());
+    mount.server.granted["zz"] = {"first two", {{"filename", "db"}}, 2};
+    mount.Change(8, {"zz"});
+    CHECK(mount.Read("db") == "<none>");
+    mount.server.granted.erase("zz");
+    mount.Change(9, {}, {"zz"});
+    CHECK(mount.Read("db") == "second");
+  }
+}
+
+TEST_CASE("A rival that goes while the server is away leaves the file to the other", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"zz", {"first", {{"filename", "db"}}}}, {"db", {"second", {}}}};
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("db") == "<none>");
+  mount.server.down = true;
+  REQUIRE(mount.Fail());
+  mount.server.down = false;
+  mount.server.granted.erase("zz");
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("db") == "second");
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK_FALSE(mount.StatusNames("two secrets"));
+}
+
+TEST_CASE("A rival of a batch that failed leaves no problem behind when it goes", "[sync]") {
+  Mount mount;
+  mount.server.granted = {{"db", {"first", {}}}};
+  mount.server.most_names = 1;
+  REQUIRE(mount.syncer->Step().has_value());
+  mount.server.granted["newcomer"] = {"second", {{"filename", "db"}}};
+  mount.server.granted["z"] = {"other", {}};
+  mount.server.unreachable = {"z"};
+  mount.server.changed_next = {"newcomer", "z"};
+  mount.server.generation = 8;
+  REQUIRE(mount.Fail());
+  CHECK(mount.Read("db") == "first");
+  mount.server.unreachable.clear();
+  mount.server.granted.erase("newcomer");
+  REQUIRE(mount.syncer->Step().has_value());
+  CHECK(mount.Read("db") == "first");
+  CHECK(mount.Read("z") == "other");
+  CHECK_FALSE(mount.StatusNames("two secrets"));
+  CHECK(mount.Acknowledged() == 8);
 }
 
 TEST_CASE("A batch that is too large is split until it fits", "[sync]") {
