@@ -2,18 +2,27 @@
 
 #include <sys/mman.h>
 
-namespace latchkey::net {
+#include "common/model/limits.h"
 
-// Tries the locked arena first. Beyond it: an anonymous mapping, kept out of core dumps and locked
-// as far as RLIMIT_MEMLOCK allows; the unit forbids swap (rule Y3), and the mapping lives for one
-// batch.
+namespace latchkey::net {
+namespace {
+
+// A reply is made before the contents that go into it are opened, and these have no other room than the arena.
+constexpr std::size_t kMostOfArenaBytes = limits::kArenaBytes / 16;
+
+}  // namespace
+
+// Tries the locked arena first. For what is large, and beyond the arena: an anonymous mapping, kept out of core dumps and
+// locked as far as RLIMIT_MEMLOCK allows; the unit forbids swap (rule Y3), and the mapping lives for one batch.
 class LargeBlock {
  public:
   static std::unique_ptr<LargeBlock> Make(std::size_t size_bytes) {
     auto block = std::unique_ptr<LargeBlock>(new LargeBlock);
-    if (auto slice = SecretBuffer::OfSize(size_bytes); slice.has_value()) {
-      block->slice_ = std::move(slice).value();
-      return block;
+    if (size_bytes <= kMostOfArenaBytes) {
+      if (auto slice = SecretBuffer::OfSize(size_bytes); slice.has_value()) {
+        block->slice_ = std::move(slice).value();
+        return block;
+      }
     }
     void* at =
         ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
