@@ -78,8 +78,11 @@ inline constexpr std::size_t kReplySlabBytes =
     256 * 1024;  // locked memory of one worker for the replies of a batch
 inline constexpr std::size_t kMaxBatchBytes =
     1024 * 1024;  // replies held back beyond this are committed at once
-inline constexpr std::chrono::milliseconds kLingerTimeout{
-    1000};  // swallowing input after a refusal
+// After a refusal the rest of an upload is swallowed, or closing would reset the connection and with it the answer: until
+// the peer pauses for so long, for so long altogether, and so many bytes.
+inline constexpr std::chrono::milliseconds kLingerPause{1000};
+inline constexpr std::chrono::milliseconds kLingerTimeout{10'000};
+inline constexpr std::size_t kMaxSwallowedBytes = 32 * 1024 * 1024;
 inline constexpr std::chrono::seconds kDrainTimeout{10};
 // The metrics and health listener.
 inline constexpr std::size_t kMaxPlainConnections = 32;
@@ -145,6 +148,8 @@ inline constexpr std::size_t kMaxRefusalSources =
 // Version pruning (API spec 5.5).
 inline constexpr std::chrono::hours kPruneAge{15 * 24};
 inline constexpr std::size_t kPruneKeep = 10;
+inline constexpr std::size_t kPruneLookAhead =
+    16;  // young versions in a row that end the search for old ones
 
 // Identity (rule I4).
 inline constexpr std::size_t kMaxAutoCreatedPerMinute = 100;

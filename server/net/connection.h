@@ -129,7 +129,9 @@ struct Connection {
   std::int64_t sent_ms = 0;             // when the backlog had last moved by enough
   std::size_t sent_since_bytes = 0;     // how far it has moved since
   std::size_t charged_reply_bytes = 0;  // to the account of the identity
-  std::int64_t linger_until_ms = 0;
+  std::int64_t linger_until_ms = 0;     // 0: does not linger
+  std::int64_t linger_end_ms = 0;       // however much still comes
+  std::size_t swallowed_bytes = 0;
 };
 
 }  // namespace latchkey::net

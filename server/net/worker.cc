@@ -353,9 +353,11 @@ void Worker::Settle(const Peer& peer, Connection* c) {
       c->Pump();
     }
     ::shutdown(c->fd, SHUT_WR);
-    c->linger_until_ms = now_ms_ + limits::kLingerTimeout.count();
-    Swallow(c);
+    c->linger_until_ms = now_ms_ + limits::kLingerPause.count();
+    c->linger_end_ms = now_ms_ + limits::kLingerTimeout.count();
+    Swallow(peer, c);
     if (c->dead) return Drop(peer, c, false);
+    if (c->resuming) mailbox_->Wake();
   }
   const bool want_write = c->backlog_bytes() > 0;
   if (want_write == c->armed_for_write) return;

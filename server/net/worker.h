@@ -81,7 +81,7 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   bool MayParse(const Connection& c) const;
   static void HeedHangUp(const Connection& c);
   void ReadFrom(const Peer& peer, Connection* c, bool half_closed);
-  void Swallow(Connection* c);
+  void Swallow(const Peer& peer, Connection* c);
   void Feed(const Peer& peer, Connection* c, char* data, std::size_t size);
   static void NoteBusy(Connection* c);
   std::size_t Process(const Peer& peer, Connection* c, std::string_view input);

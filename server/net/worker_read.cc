@@ -20,7 +20,7 @@ bool Worker::MayParse(const Connection& c) const {
 }
 
 void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
-  if (c->linger_until_ms != 0) return Swallow(c);
+  if (c->linger_until_ms != 0) return Swallow(peer, c);
   if (c->resuming) {  // what it sent before comes first, in its turn
     c->readable = true;
     return;
@@ -62,14 +62,24 @@ void Worker::ReadFrom(const Peer& peer, Connection* c, bool half_closed) {
 
 // After a refusal: reads and forgets what the peer was still sending, so that closing does not
 // reset the connection and with it the answer. Encrypted bytes, never decrypted.
-void Worker::Swallow(Connection* c) {
+void Worker::Swallow(const Peer& peer, Connection* c) {
+  c->readable = false;
   for (int reads = 0; reads < kReadsPerWakeUp; ++reads) {
     const ssize_t got = ::recv(c->fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
-    if (got > 0) continue;
+    if (got > 0) {
+      c->swallowed_bytes += static_cast<std::size_t>(got);
+      c->linger_until_ms = std::min(now_ms_ + limits::kLingerPause.count(), c->linger_end_ms);
+      continue;
+    }
     if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) c->dead = true;
     return;
   }
-  c->dead = true;  // it floods: let it have its reset
+  if (c->swallowed_bytes > limits::kMaxSwallowedBytes) {
+    c->dead = true;  // it floods: let it have its reset
+    return;
+  }
+  c->readable = true;
+  PlanResume(peer, c);
 }
 
 void Worker::Feed(const Peer& peer, Connection* c, char* data, std::size_t size) {
@@ -170,7 +180,9 @@ std::size_t Worker::ProcessBody(const Peer& peer, Connection* c, std::string_vie
 }
 
 void Worker::PlanResume(const Peer& peer, Connection* c) {
-  if (c->resuming || !MayParse(*c) || (c->in.empty() && !c->readable)) return;
+  const bool has_more =
+      c->linger_until_ms != 0 ? c->readable : MayParse(*c) && (!c->in.empty() || c->readable);
+  if (c->resuming || !has_more) return;
   c->resuming = true;
   resume_.push_back(peer);
 }
@@ -189,6 +201,11 @@ void Worker::ProcessInput(const Peer& peer, Connection* c) {
 // Goes on with input that was kept back, then with the socket.
 void Worker::Resume(const Peer& peer, Connection* c) {
   c->resuming = false;
+  if (c->linger_until_ms != 0) {
+    if (c->readable) Swallow(peer, c);
+    if (c->dead) Touch(peer);
+    return;
+  }
   if (!MayParse(*c)) return;
   c->BeginTurn();
   ProcessInput(peer, c);

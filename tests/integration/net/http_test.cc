@@ -1,3 +1,6 @@
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include "tests/integration/net/fixture.h"
 
 namespace latchkey::net {
@@ -375,6 +378,46 @@ TEST_CASE("A refusal in the middle of a large upload reaches the client", "[net]
   client.Send("POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\n" +
               std::string(0x10000, 'a') + "\r\n");
   CHECK(client.Receive().status == 413);
+}
+
+TEST_CASE("A refusal reaches a client that sends on faster than the server reads", "[net]") {
+  TestServer test;
+  test.options.framer.max_body_bytes = 1000;
+  test.options.workers = 1;
+  test.Start();
+  testing::TlsClient other = test.Connected("other");
+  REQUIRE(other.Send(Get("/gate")));
+  REQUIRE(Eventually([&] { return test.stage.handled == 1; }));
+  testing::TlsClient client = test.Connected("uploader");
+  const std::string upload =
+      "POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n400000\r\n" +
+      std::string(0x400000, 'a') + "\r\n0\r\n\r\n";
+  bool sent = false;
+  std::jthread sender([&] { sent = client.Send(upload); });
+  // More lies ready than the worker reads in one turn.
+  CHECK(Eventually([&] {
+    int unsent_bytes = 0;
+    return ::ioctl(client.fd(), SIOCOUTQ, &unsent_bytes) == 0 && unsent_bytes > 1'000'000;
+  }));
+  test.stage.OpenGate();
+  sender.join();
+  CHECK(sent);
+  CHECK(client.Receive().status == 413);
+  CHECK(client.ClosedByPeer());
+}
+
+TEST_CASE("A refused peer that sends on without end is cut off", "[net]") {
+  TestServer test;
+  test.options.framer.max_body_bytes = 1000;
+  test.Start();
+  testing::TlsClient client = test.Connected();
+  REQUIRE(client.Send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n"));
+  const std::string megabyte(1024 * 1024, 'a');
+  constexpr std::size_t kFarTooMany = 4 * limits::kMaxSwallowedBytes;
+  std::size_t sent_bytes = 0;
+  while (sent_bytes < kFarTooMany && client.SendRaw(megabyte)) sent_bytes += megabyte.size();
+  CHECK(sent_bytes < kFarTooMany);
+  CHECK(Eventually([&] { return test.server->stats().connections == 0; }));
 }
 
 TEST_CASE("Bodies of all connections together have a limit", "[net]") {
