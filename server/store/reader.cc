@@ -428,14 +428,30 @@ Result<std::vector<VersionId>> Reader::PrunableVersions(SecretId secret, Version
                                                         std::int64_t now) {
   constexpr std::int64_t kAgeSeconds = std::chrono::seconds(limits::kPruneAge).count();
   Statement s = connection_->Prepare(
-      "SELECT id FROM versions WHERE secret_id = ? AND id <> ? AND created_at < ? "
-      "ORDER BY created_at DESC, number DESC LIMIT ? OFFSET ?");
-  s.Bind(secret)
-      .Bind(current)
-      .Bind(now - kAgeSeconds)
-      .Bind(Limit(SIZE_MAX))
-      .Bind(Limit(limits::kPruneKeep));
-  return All<VersionId>(s, "versions", [](Statement& row) { return row.IdOf<VersionId>(); });
+      "SELECT id, created_at FROM versions WHERE secret_id = ? ORDER BY number");
+  s.Bind(secret);
+  std::vector<std::pair<std::int64_t, VersionId>> old;
+  for (std::size_t young = 0; young < limits::kPruneLookAhead;) {
+    ASSIGN_OR_RETURN(const bool row, s.Step());
+    if (!row) break;
+    const VersionId id = s.IdOf<VersionId>();
+    const std::int64_t created_at = s.Int();
+    RETURN_IF_ERROR(s.RowStatus("versions"));
+    if (created_at >= now - kAgeSeconds) {
+      ++young;
+      continue;
+    }
+    young = 0;
+    if (id != current) old.emplace_back(created_at, id);
+  }
+  // Of equal times the higher number is the newer, and comes later here.
+  std::stable_sort(old.begin(), old.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<VersionId> prunable;
+  for (std::size_t i = 0; i + limits::kPruneKeep < old.size(); ++i) {
+    prunable.push_back(old[i].second);
+  }
+  return prunable;
 }
 
 Result<std::vector<AuditRow>> Reader::ListAudit(std::uint64_t after, std::size_t limit) {

@@ -92,7 +92,9 @@ class Reader {
   Result<std::vector<VersionInfo>> ListVersionsBelow(SecretId secret, VersionNumber below,
                                                      std::size_t limit);
   // What pruning removes when a version is added at `now` (API spec 5.5): of those older than
-  // kPruneAge and not `current`, all but the newest kPruneKeep.
+  // kPruneAge and not `current`, all but the newest kPruneKeep, oldest first. Walks from the lowest number until
+  // kPruneLookAhead young ones came in a row, so that a secret with many young versions costs no more than another; should a
+  // clock have been set back by days, what is old behind them stays until they are old.
   Result<std::vector<VersionId>> PrunableVersions(SecretId secret, VersionId current,
                                                   std::int64_t now);
 

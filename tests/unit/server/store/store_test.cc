@@ -501,11 +501,34 @@ TEST_CASE("Pruning keeps young ones, the current one and the ten newest of the o
     return {};
   }));
   const auto prunable = Must(Must(store->Read()).PrunableVersions(SecretId{1}, VersionId{1}, kNow));
-  CHECK(prunable == std::vector<VersionId>{{4}, {3}, {2}});
+  CHECK(prunable == std::vector<VersionId>{{2}, {3}, {4}});
   Must(store->RunJob([&](Savepoint& s) { return s.DeleteVersions(prunable); }));
   CHECK(Must(Must(store->Read()).ListVersions(SecretId{1}, 0, 99)).size() == 17);
   CHECK(CodeOf(store->RunJob([&](Savepoint& s) { return s.DeleteVersions(prunable); })) ==
         Errc::kNotFound);
+}
+
+TEST_CASE("Pruning looks past a few young versions, not through all of them", "[store]") {
+  constexpr std::int64_t kNow = 1'000'000'000;
+  constexpr auto kLookAhead = static_cast<std::int64_t>(limits::kPruneLookAhead);
+  StoreFixture store;
+  // 1..12 old, but 6 written by a clock that was wrong; then as many young ones as end the search, then an old one.
+  Must(store->RunJob([](Savepoint& s) -> Status {
+    RETURN_IF_ERROR(s.InsertSecret(SecretRowOf(1, "s", 30, 30)));
+    for (std::int64_t i = 1; i <= 30; ++i) {
+      const bool young = i == 6 || (i > 12 && i <= 12 + kLookAhead);
+      RETURN_IF_ERROR(
+          s.InsertVersion(VersionRowOf(i, 1, static_cast<std::uint64_t>(i), young ? kNow + i : i)));
+    }
+    return {};
+  }));
+  const auto prunable =
+      Must(Must(store->Read()).PrunableVersions(SecretId{1}, VersionId{30}, kNow));
+  CHECK(prunable == std::vector<VersionId>{{1}});
+  // With the young ones gone, those behind them are found.
+  Must(store->RunJob([](Savepoint& s) { return s.DeleteVersions(std::vector<VersionId>{{13}}); }));
+  CHECK(Must(Must(store->Read()).PrunableVersions(SecretId{1}, VersionId{30}, kNow)) ==
+        std::vector<VersionId>{{1}, {2}});
 }
 
 TEST_CASE("A version sealed anew replaces the old bytes", "[store]") {
