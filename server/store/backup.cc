@@ -32,7 +32,7 @@ class ReadTransaction {
 };
 
 // All pages in one step: within one read transaction of the source the copy is one state.
-Status CopyPages(Connection& source, const std::string& file) {
+Status CopyPages(Connection& source, const std::string& file, const std::string& target_name) {
   sqlite3* raw = nullptr;
   const int opened =
       sqlite3_open_v2(file.c_str(), &raw,
@@ -51,7 +51,11 @@ Status CopyPages(Connection& source, const std::string& file) {
   }
   const int code = sqlite3_backup_step(backup.get(), -1);
   if (code == SQLITE_DONE) return {};
-  if ((code & 0xff) == SQLITE_FULL) return Error{Errc::kUnavailable, "backup: disk full"};
+  if ((code & 0xff) == SQLITE_FULL) {
+    return Error{Errc::kUnavailable,
+                 "backup: no room for " + target_name +
+                     "; free some on that disk, or write the backup to another one"};
+  }
   if ((code & 0xff) == SQLITE_CORRUPT) return source.Fail(code, "backup");
   return Error{Errc::kUnavailable, std::string("backup: ") + sqlite3_errstr(code)};
 }
@@ -83,7 +87,7 @@ Result<Generation> CopyTo(Connection& source, const std::filesystem::path& targe
     const ReadTransaction transaction(source);
     ASSIGN_OR_RETURN(const std::int64_t generation,
                      source.QueryInt("SELECT generation FROM store_info"));
-    RETURN_IF_ERROR(CopyPages(source, temporary));
+    RETURN_IF_ERROR(CopyPages(source, temporary, target.string()));
     RETURN_IF_ERROR(SyncAndRename(file, temporary, target));
     return Generation{static_cast<std::uint64_t>(generation)};
   };

@@ -39,6 +39,9 @@ Expect "reads on a full disk" "$(CliAs app get db_password --reveal)" first
 ExpectRun 7 Cli secret create one_more <"$T/large"
 ShowsTrouble
 IsGone "$SERVER_PID" && Fail "the server ended"
+ExpectRun 1 "$BIN/latchkeyd" backup --config "$T/latchkeyd.toml" "$T/state/copy"
+ExpectContains "a backup to the full disk" "$OUT" "no room for $T/state/copy; free some"
+Expect "what is left of it" "$(find "$T/state" -name 'copy*')" ""
 
 mount -o remount,size=64m "$T/state"
 Writable() { Cli secret create after_the_flood <"$T/large"; }
