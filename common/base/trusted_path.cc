@@ -43,10 +43,17 @@ Result<UniqueFd> OpenRegularFile(const std::string& path, int flags, const std::
 }
 
 Status CheckOwner(const struct stat& info, const std::string& path, const std::string& what) {
-  if (info.st_uid == 0 || info.st_uid == ::geteuid()) return {};
-  return Refused(what, "belongs to user " + std::to_string(info.st_uid) +
-                           ": run this as that user, or run chown " + std::to_string(::geteuid()) +
-                           " " + path);
+  const uid_t own = ::geteuid();
+  if (info.st_uid == 0 || info.st_uid == own) return {};
+  const std::string user = std::to_string(info.st_uid);
+  const std::string chown = "run chown " + std::to_string(own) + " " + path;
+  // Root is likely to be an administrator who looks after the server of another user, which must not lose its files.
+  if (own == 0) {
+    return Refused(what, "belongs to user " + user + ": run this as that user (setpriv --reuid " +
+                             user + " --clear-groups ...), or, if no server runs as that user, " +
+                             chown);
+  }
+  return Refused(what, "belongs to user " + user + ": run this as that user, or " + chown);
 }
 
 Status CheckOwnDirectory(const std::string& path, const std::string& what) {

@@ -290,7 +290,11 @@ TEST_CASE("A start is refused where somebody else could exchange store, spool or
     CHECK(start().exit_code == 0);
     if (::geteuid() != 0) continue;
     REQUIRE(::chown(directory.c_str(), 12345, 0) == 0);
-    expect_refused("belongs to user 12345: run this as that user, or run chown 0 ", directory);
+    expect_refused(
+        "belongs to user 12345: run this as that user (setpriv --reuid 12345 --clear-groups ...), "
+        "or, if no "
+        "server runs as that user, run chown 0 ",
+        directory);
     REQUIRE(::chown(directory.c_str(), 0, 0) == 0);
   }
   if (::geteuid() == 0) {
