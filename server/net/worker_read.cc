@@ -68,7 +68,9 @@ void Worker::Swallow(const Peer& peer, Connection* c) {
     const ssize_t got = ::recv(c->fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
     if (got > 0) {
       c->swallowed_bytes += static_cast<std::size_t>(got);
-      c->linger_until_ms = std::min(now_ms_ + limits::kLingerPause.count(), c->linger_end_ms);
+      // A stop of the server does not wait for uploads that are refused already.
+      if (!shared_->draining.load(std::memory_order_relaxed))
+        c->linger_until_ms = std::min(now_ms_ + limits::kLingerPause.count(), c->linger_end_ms);
       continue;
     }
     if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) c->dead = true;

@@ -368,6 +368,20 @@ TEST_CASE("Draining under load cuts no answer short", "[net]") {
   CHECK_FALSE(after.ConnectTcp(test.port()));
 }
 
+TEST_CASE("Draining does not wait for the rest of an upload that is refused", "[net]") {
+  TestServer test;
+  test.options.framer.max_body_bytes = 1000;
+  test.Start();
+  testing::TlsClient client = test.Connected();
+  REQUIRE(client.Send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n"));
+  CHECK(client.Receive().status == 413);
+  std::jthread sender([&](const std::stop_token& stop) {
+    while (!stop.stop_requested() && client.SendRaw("a"))
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  CHECK(test.server->Drain(limits::kLingerTimeout / 2));
+}
+
 TEST_CASE("Draining gives up on a request that never ends, and a late answer is dropped", "[net]") {
   TestServer test;
   test.Start();
