@@ -360,19 +360,7 @@ void Syncer::Put(const client::DeliveredSecret& secret) {
   version.content = secret.content.bytes();
   version.delivery_head = head;
   version.delivery_tail = tail;
-  const Status put = builder_.Put(version);
-  const bool refused =
-      !put && (put.error().code == Errc::kConflict || put.error().code == Errc::kInvalidArgument);
-  if (put || refused) {
-    pending_.erase(secret.name);
-  } else {
-    NotePending(secret.name, put.error().message);
-  }
-  if (refused) {
-    Log(LogLevel::kWarn, "secret is not mounted",
-        {{"secret", secret.name}, {"reason", put.error().message}});
-  }
-  if (put) put_.insert(secret.name);
+  NotePut(secret.name, builder_.Put(version));
   if (!owner.problem.empty()) {
     owner_problems_[secret.name] = owner.problem;
   } else {

@@ -98,6 +98,7 @@ class Syncer {
   Status FetchChunk(const std::vector<std::string>& names);
   Status FetchEach(const std::vector<std::string>& names);
   void Put(const client::DeliveredSecret& secret);
+  // What the builder said to it: served, refused for good, or to be tried again.
   void NotePut(const std::string& name, const Status& put);
   void Forget(const std::string& name);
   // The secret is granted and not served as the server has it now: tried again soon.

@@ -67,7 +67,6 @@ class Authenticator {
 
   // True when one more client may be created now: at most limits::kMaxAutoCreatedPerMinute (rule I4). Counts it.
   bool AdmitCreation();
-  bool creates_missing_clients() const { return options_.create_missing_clients; }
 
  private:
   struct Window {
