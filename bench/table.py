@@ -58,6 +58,13 @@ class Table:
                   f"{number(row['ratio']):>6}  {row['goal']:24}{'' if row['holds'] else '  MISSED'}")
 
 
+def wakeups(table, results):
+    for run in load(f"{results}/wakeups.json"):
+        table.add("machine: two processes wake each other, one processor, us", "us", run["same_cpu_us"], None, "(shown)",
+                  lambda _, r: True)
+        table.add("machine: the same across two processors, us", "us", run["two_cpus_us"], None, "(shown)", lambda _, r: True)
+
+
 def network(table, results, kind, title, cpu_goal, with_rate):
     ours, theirs = load(f"{results}/{kind}.ours.*.json"), load(f"{results}/{kind}.nginx.*.json")
     if not ours or not theirs:
@@ -171,6 +178,7 @@ def cold_start(table, results):
 def main(arguments):
     results, out = arguments
     table = Table()
+    wakeups(table, results)
     network(table, results, "reads", "GET /secret, 1 KiB", 0.9, True)
     network(table, results, "handshakes", "handshake + request", 0.75, False)
     rotations(table, results)
