@@ -34,6 +34,9 @@ if(LATCHKEY_FUZZ)
   target_compile_options(latchkey_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 if(LATCHKEY_SANITIZE)
+  # Half the time of -O2 -g to compile, and reports still name file and line.
+  set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")
   target_compile_options(latchkey_flags INTERFACE -fsanitize=${LATCHKEY_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
   target_link_options(latchkey_flags INTERFACE -fsanitize=${LATCHKEY_SANITIZE})
