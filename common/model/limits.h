@@ -66,7 +66,10 @@ inline constexpr std::uint32_t kMaxProtocolMessages = 64;
 inline constexpr std::uint32_t kMaxRequestsPerTurn = 16;
 inline constexpr std::size_t kMaxBuiltBytesPerTurn = 256 * 1024;
 inline constexpr std::chrono::milliseconds kMaxTurn{1};
-inline constexpr std::chrono::milliseconds kMaxTurnsPerWakeUp{2};  // all second turns together
+// One wake-up of a worker: what is left then waits for the next one, behind what that one brings.
+inline constexpr std::chrono::milliseconds kMaxTurnsPerWakeUp{
+    2};  // all first turns; all second ones
+inline constexpr std::chrono::milliseconds kMaxStrangerTurnsPerWakeUp{1};  // without a certificate
 inline constexpr std::size_t kMaxQueuedWrites = 1024;
 inline constexpr std::size_t kMaxBatchReplies = 64;  // replies held back for one audit commit
 inline constexpr std::size_t kReplyBacklogPauseBytes = 256 * 1024;
@@ -97,8 +100,10 @@ inline constexpr std::size_t kMaxVerifiedChains =
 // The bytes of their certificates: one chain, all chains. A peer decides what it presents besides what is needed.
 inline constexpr std::size_t kMaxRememberedChainBytes = 8 * 1024;
 inline constexpr std::size_t kMaxVerifiedChainBytes = 8 * 1024 * 1024;
+inline constexpr int kMaxPeerCertificates =
+    8;  // presented; each that is not needed costs the search for a chain
 inline constexpr std::size_t kMaxPeerChainBytes =
-    32 * 1024;  // certificates a peer may send in one handshake
+    16 * 1024;  // certificates a peer may send in one handshake
 inline constexpr std::size_t kMaxTrustFileBytes =
     32 * 1024 * 1024;  // a PEM file of certificates, keys or CRLs
 
@@ -106,6 +111,9 @@ inline constexpr std::size_t kMaxTrustFileBytes =
 inline constexpr std::size_t kMaxJsonDepth = 16;
 inline constexpr std::size_t kMaxJsonNodes = 20'000;
 inline constexpr std::size_t kMaxJsonKeyBytes = 512;
+inline constexpr std::size_t kMaxJsonNumberBytes = 64;
+// Of what is no automation client: the names of a batch, and a few members around them.
+inline constexpr std::size_t kMaxJsonNodesOfClient = kMaxBatchNames + 64;
 
 // Change feed.
 inline constexpr std::size_t kMaxFeedWaiters = 12'000;

@@ -221,11 +221,12 @@ void Connection::GuardSession() {
 void Connection::BeginTurn() {
   turn_requests = 0;
   turn_bytes = 0;
+  turn_input_bytes = 0;
   turn_end = std::chrono::steady_clock::now() + limits::kMaxTurn;
 }
 
 bool Connection::TurnIsOver() const {
-  if (turn_requests == 0) return false;
+  if (turn_requests == 0 && turn_input_bytes == 0) return false;
   return turn_requests >= limits::kMaxRequestsPerTurn ||
          turn_bytes >= limits::kMaxBuiltBytesPerTurn ||
          std::chrono::steady_clock::now() >= turn_end;

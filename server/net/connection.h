@@ -64,7 +64,7 @@ struct Connection {
   // Brings the identity's account in line with the backlog.
   void ChargeBacklog();
   void BeginTurn();
-  // By the number of its requests, by what they made us build, or by time. The first request is always within it.
+  // By the number of its requests, by what they made us build, or by time. Something is always done in it.
   bool TurnIsOver() const;
   bool idle() const {
     return phase == Phase::kIdle && !waiting && queued_replies == 0 && backlog_bytes() == 0;
@@ -116,8 +116,9 @@ struct Connection {
   bool http10 = false;
   bool head_only = false;  // the request under way is a HEAD
   std::uint32_t requests = 0;
-  std::uint32_t turn_requests = 0;  // since its turn began
-  std::size_t turn_bytes = 0;       // built for it since then
+  std::uint32_t turn_requests = 0;   // since its turn began
+  std::size_t turn_bytes = 0;        // built for it since then
+  std::size_t turn_input_bytes = 0;  // framed since then
   std::chrono::steady_clock::time_point turn_end;
   std::uint64_t ticket = 0;        // of the request that waits
   RequestId request_id;            // of the request that waits

@@ -82,6 +82,7 @@ void Worker::CutAll() {
 
 void Worker::BeginWakeUp() {
   now_ms_ = NowMs();
+  first_turns_end_ = std::chrono::steady_clock::now() + limits::kMaxTurnsPerWakeUp;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
   now_s_ = now.tv_sec;
@@ -129,11 +130,23 @@ void Worker::HandleEvent(const Pistache::Aio::FdSet::Entry& event) {
   }
   c->BeginTurn();
   // A hang-up or an error alone is seen by reading.
-  if (!c->dead && (event.isReadable() || half_closed || !event.isWritable()))
-    ReadFrom(peer, c, half_closed);
+  if (!c->dead && (event.isReadable() || half_closed || !event.isWritable())) {
+    if (MustQueue(*c)) {
+      c->readable = true;
+      PlanResume(peer, c);
+    } else {
+      ReadFrom(peer, c, half_closed);
+    }
+  }
   c->half_closed = c->half_closed || half_closed;
   HeedHangUp(*c);
   if (c->dead || c->closing || c->eof || c->armed_for_write || c->backlog_bytes() > 0) Touch(peer);
+}
+
+// Whether what it sent waits until the others had their first turn: always that of a stranger, and everybody's once
+// the wake-up has taken long.
+bool Worker::MustQueue(const Connection& c) const {
+  return MayParse(c) && (!c.certificate || std::chrono::steady_clock::now() >= first_turns_end_);
 }
 
 // A request that was kept back may begin to wait after the hang-up was seen.
@@ -167,16 +180,22 @@ void Worker::FinishWakeUp() {
 // Connections that were left off go on, each once and all together for a moment only: what is left waits until those that
 // have something new had their turn. So clients with long pipelines do not keep the others waiting.
 void Worker::TakeSecondTurns() {
-  if (resume_.empty()) return;
-  const auto end = std::chrono::steady_clock::now() + limits::kMaxTurnsPerWakeUp;
-  for (std::size_t left = resume_.size(); left > 0; --left) {
-    const Peer peer = std::move(resume_.front());
-    resume_.pop_front();
+  if (resume_.empty() && strangers_.empty()) return;
+  TakeTurns(&resume_, limits::kMaxTurnsPerWakeUp);
+  TakeTurns(&strangers_, limits::kMaxStrangerTurnsPerWakeUp);
+  Commit();
+  if (!resume_.empty() || !strangers_.empty()) mailbox_->Wake();
+}
+
+// Each once, and at least one, for as long as `time` lasts.
+void Worker::TakeTurns(std::deque<Peer>* queue, std::chrono::milliseconds time) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  for (std::size_t left = queue->size(); left > 0; --left) {
+    const Peer peer = std::move(queue->front());
+    queue->pop_front();
     Resume(peer, Of(peer));
     if (std::chrono::steady_clock::now() >= end) break;
   }
-  Commit();
-  if (!resume_.empty()) mailbox_->Wake();
 }
 
 void Worker::FlushCounters() {
@@ -271,7 +290,8 @@ void Worker::Displace(const ConnectionControl& control) {
   const auto found = peers.find(control.fd);
   if (found == peers.end() || Of(found->second)->control.get() != &control) return;
   Connection* c = Of(found->second);
-  if (c->idle()) {
+  // One that lingers has had its answer.
+  if (c->idle() && c->linger_until_ms == 0) {
     c->closing = true;
   } else {
     c->dead = true;

@@ -64,7 +64,9 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   void HandleEvent(const Pistache::Aio::FdSet::Entry& event);
   void PassToBase(Pistache::Polling::Tag tag);
   void FinishWakeUp();
+  bool MustQueue(const Connection& c) const;
   void TakeSecondTurns();
+  void TakeTurns(std::deque<Peer>* queue, std::chrono::milliseconds time);
   void FlushCounters();
   void TakeLetters();
   void Adopt(const Peer& peer);
@@ -140,7 +142,9 @@ class Worker final : public Pistache::Tcp::Transport, private Responder {
   std::int64_t date_s_ = -1;
   char date_[32] = {};
   std::vector<Peer> touched_;
+  std::chrono::steady_clock::time_point first_turns_end_;
   std::deque<Peer> resume_;
+  std::deque<Peer> strangers_;  // likewise, without a certificate: after all others
   std::vector<Queued> queue_;
   std::size_t queue_bytes_ = 0;
   std::size_t handled_ = 0;     // requests since the last Commit()

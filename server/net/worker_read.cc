@@ -111,6 +111,7 @@ std::size_t Worker::Process(const Peer& peer, Connection* c, std::string_view in
     const std::size_t taken = c->body ? ProcessBody(peer, c, rest) : ProcessHead(peer, c, rest);
     if (taken == 0) break;
     at += taken;
+    c->turn_input_bytes += taken;
   }
   return at;
 }
@@ -186,7 +187,7 @@ void Worker::PlanResume(const Peer& peer, Connection* c) {
       c->linger_until_ms != 0 ? c->readable : MayParse(*c) && (!c->in.empty() || c->readable);
   if (c->resuming || !has_more) return;
   c->resuming = true;
-  resume_.push_back(peer);
+  (c->certificate ? resume_ : strangers_).push_back(peer);
 }
 
 // Frames what was kept back, and wipes what of it is done with.
@@ -203,6 +204,7 @@ void Worker::ProcessInput(const Peer& peer, Connection* c) {
 // Goes on with input that was kept back, then with the socket.
 void Worker::Resume(const Peer& peer, Connection* c) {
   c->resuming = false;
+  if (c->dead) return;  // its descriptor may be closed already
   if (c->linger_until_ms != 0) {
     if (c->readable) Swallow(peer, c);
     if (c->dead) Touch(peer);

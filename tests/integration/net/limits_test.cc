@@ -97,6 +97,47 @@ TEST_CASE("At an identity's limit its longest idle connection makes room, and no
   CHECK(test.server->stats().identity_displaced == 1);
 }
 
+TEST_CASE("A refused connection that sends on still counts and makes room (H0)", "[net]") {
+  TestServer test;
+  test.options.max_connections_per_identity = 2;
+  test.Start();
+  const auto options = test.ClientOptionsFor("client");
+  std::vector<testing::TlsClient> mine;
+  for (int i = 0; i < 5; ++i) {
+    mine.emplace_back(options);
+    REQUIRE(mine.back().Connect(test.port()));
+    REQUIRE(mine.back().Send("BAD\r\n\r\n"));
+    CHECK(mine.back().Receive().status == 400);
+    for (testing::TlsClient& client : mine) client.SendRaw("a");
+  }
+  CHECK(Eventually([&] {
+    for (testing::TlsClient& client : mine) client.SendRaw("a");
+    return test.server->stats().connections <= 2;
+  }));
+  CHECK(test.server->stats().identity_displaced == 3);
+}
+
+TEST_CASE("Who shows no certificate waits until those who do had their turn (H0)", "[net]") {
+  TestServer test;
+  test.options.workers = 1;
+  test.Start();
+  testing::TlsClient gate = test.Connected("gate");
+  testing::TlsClient stranger;
+  REQUIRE(stranger.Connect(test.port()));
+  REQUIRE(stranger.Get("/who").status == 200);
+  testing::TlsClient client = test.Connected("client");
+  REQUIRE(client.Get("/who").status == 200);
+  REQUIRE(gate.Send(Get("/gate")));
+  REQUIRE(Eventually([&] { return test.stage.handled == 3; }));
+  REQUIRE(stranger.Send(Get("/host/first")));
+  REQUIRE(client.Send(Get("/host/second")));
+  test.stage.OpenGate();
+  CHECK(client.Receive().status == 200);
+  CHECK(stranger.Receive().status == 200);
+  CHECK(test.stage.targets ==
+        std::vector<std::string>{"/who", "/who", "/gate", "/host/second", "/host/first"});
+}
+
 TEST_CASE("A connection with a waiting request is not taken while an idle one exists", "[net]") {
   TestServer test;
   test.options.max_connections_per_identity = 2;
