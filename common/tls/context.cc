@@ -196,11 +196,14 @@ int Snapshot::VerifyCallback(X509_STORE_CTX* context, void* self) {
       static_cast<SSL*>(X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx()));
   STACK_OF(X509)* presented =
       X509_STORE_CTX_get0_untrusted(context);  // borrowed: the peer's chain, leaf first
-  std::vector<ByteVector> chain_der;
-  for (int i = 0; i < sk_X509_num(presented); ++i)
-    chain_der.push_back(DerOf(sk_X509_value(presented, i)));
   auto slot = std::make_unique<PeerSlot>();
-  const ChainRefusal refusal = snapshot->Judge(presented, std::move(chain_der), &slot->certificate);
+  ChainRefusal refusal{X509_V_ERR_CERT_CHAIN_TOO_LONG, "too many certificates are presented"};
+  if (sk_X509_num(presented) <= limits::kMaxPeerCertificates) {
+    std::vector<ByteVector> chain_der;
+    for (int i = 0; i < sk_X509_num(presented); ++i)
+      chain_der.push_back(DerOf(sk_X509_value(presented, i)));
+    refusal = snapshot->Judge(presented, std::move(chain_der), &slot->certificate);
+  }
   slot->refusal = refusal.reason;
   delete static_cast<PeerSlot*>(SSL_get_ex_data(ssl, PeerSlotIndex()));
   SSL_set_ex_data(ssl, PeerSlotIndex(), slot.release());

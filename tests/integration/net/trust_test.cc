@@ -71,6 +71,21 @@ std::vector<Leaf> Leaves() {
 
 }  // namespace
 
+TEST_CASE("More certificates than a chain can need are refused before they are looked at (T1)",
+          "[net]") {
+  TestServer test;
+  test.Start();
+  const auto with_unneeded = [&](int count) {
+    testing::ClientOptions options = test.ClientOptionsFor("client");
+    const std::string unneeded = test.server_ca.certificate_pem();
+    for (int i = 0; i < count; ++i) options.credential->chain_pem += unneeded;
+    testing::TlsClient client(options);
+    return client.Connect(test.port()) ? client.Get("/who").status : 0;
+  };
+  CHECK(with_unneeded(limits::kMaxPeerCertificates - 1) == 200);
+  CHECK(with_unneeded(limits::kMaxPeerCertificates) == 0);
+}
+
 TEST_CASE("Every variant of a leaf gets its verdict in TLS 1.2 and 1.3", "[net]") {
   TestServer test;
   test.Start();
