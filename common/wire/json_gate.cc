@@ -255,6 +255,7 @@ class JsonBuilder {
 
   JsonValue TakeRoot() { return std::move(root_); }
   const std::string& refusal() const { return refusal_; }
+  bool too_large() const { return too_large_; }
 
  private:
   struct Level {
@@ -270,6 +271,7 @@ class JsonBuilder {
 
   bool Count() {
     if (++nodes_ <= limits_.max_nodes) return true;
+    too_large_ = true;
     return Refuse("more than " + std::to_string(limits_.max_nodes) + " values");
   }
 
@@ -312,20 +314,56 @@ class JsonBuilder {
   std::vector<Level> open_;
   JsonValue root_;
   std::size_t nodes_ = 0;
+  bool too_large_ = false;
   std::string refusal_;
 };
+
+namespace {
+
+// Where the text that begins at `begin` ends: at its closing quote, or at the end of the document.
+std::size_t EndOfText(std::string_view document, std::size_t begin) {
+  for (std::size_t at = begin;; ++at) {
+    at = document.find('"', at);
+    if (at == std::string_view::npos) return document.size();
+    std::size_t escapes = 0;
+    while (at - escapes > begin && document[at - escapes - 1] == '\\') ++escapes;
+    if (escapes % 2 == 0) return at;
+  }
+}
+
+// The parser would collect and convert digits for as long as there are any.
+bool HasLongNumber(std::string_view document) {
+  constexpr std::string_view kOfNumbers = "0123456789.-+eE";
+  std::size_t run = 0;
+  for (std::size_t at = 0; at < document.size(); ++at) {
+    if (document[at] == '"') at = EndOfText(document, at + 1);
+    const bool in_number =
+        at < document.size() && kOfNumbers.find(document[at]) != std::string_view::npos;
+    run = in_number ? run + 1 : 0;
+    if (run > limits::kMaxJsonNumberBytes) return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 Result<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits) {
   // The parser takes a NUL byte for the end of the text: what follows it would be trailing data
   // that nobody looked at.
   if (text.find('\0') != std::string_view::npos) return Refused("the text holds a NUL byte");
+  if (HasLongNumber(text)) {
+    return Refused("a number is longer than " + std::to_string(limits::kMaxJsonNumberBytes) +
+                   " characters");
+  }
   JsonBuilder builder(limits);
   try {
     if (nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) return builder.TakeRoot();
   } catch (const nlohmann::json::exception&) {
     return Refused("not a valid document");
   }
-  return Refused(builder.refusal());
+  Error refused = Refused(builder.refusal());
+  if (builder.too_large()) refused.code = Errc::kTooLarge;
+  return refused;
 }
 
 Result<Metadata> ParseMetadata(std::string_view json) {

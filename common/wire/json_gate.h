@@ -90,7 +90,8 @@ struct JsonValue::Member {
   JsonValue value;
 };
 
-// Reads one document. Errors: kInvalidArgument with what was refused, never with bytes of the text.
+// Reads one document. Errors: kTooLarge for more values than `limits` allow, else kInvalidArgument, with what was refused,
+// never with bytes of the text. Numbers have at most limits::kMaxJsonNumberBytes characters.
 Result<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits = {});
 inline Result<JsonValue> ParseJson(Bytes text, const JsonLimits& limits = {}) {
   return ParseJson(AsText(text), limits);

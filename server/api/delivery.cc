@@ -169,8 +169,7 @@ void RefuseBatch(Exchange& exchange, const service::Batch& batch) {
     case BatchRefusal::kNone:
       return;
     case BatchRefusal::kTooManyNames:
-      return exchange.Answer(ErrorReply(
-          413, "a batch may name at most " + std::to_string(limits::kMaxBatchNames) + " secrets"));
+      return exchange.TooManyNames();
     case BatchRefusal::kTooMuchContent:
       return exchange.Answer(ErrorReply(413, "a batch may hold at most " +
                                                  std::to_string(limits::kMaxBatchContentBytes) +

@@ -6,6 +6,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "common/model/limits.h"
 #include "common/wire/json_gate.h"
 #include "server/api/handler.h"
 #include "server/api/reply.h"
@@ -101,6 +102,10 @@ class Exchange {
   void Answer(const Reply& reply) { Send(responder, reply); }
   void Fail(const Error& error) { Answer(ReplyOf(error, request.id)); }
   void NotFound() { Answer(ErrorReply(404)); }
+  void TooManyNames() {
+    Answer(ErrorReply(
+        413, "a batch may name at most " + std::to_string(limits::kMaxBatchNames) + " secrets"));
+  }
   void BadJson() { Answer(ErrorReply(400, "Unable to process JSON")); }
 
   template <class Fill>

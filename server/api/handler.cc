@@ -13,6 +13,13 @@ bool NeedsJson(BodyRule rule) {
   return rule == BodyRule::kJson || rule == BodyRule::kJsonAfterAuth;
 }
 
+// What is no automation client names secrets in its bodies, and no more than a batch may hold.
+wire::JsonLimits JsonLimitsOf(const Route& route) {
+  wire::JsonLimits allowed;
+  if (route.caller != Caller::kAutomation) allowed.max_nodes = limits::kMaxJsonNodesOfClient;
+  return allowed;
+}
+
 // The answer for a body of the wrong type, or nullopt when it may be read.
 std::optional<Reply> JudgeContentType(const net::Request& request, BodyRule rule) {
   if (rule == BodyRule::kIgnored) return std::nullopt;
@@ -190,7 +197,9 @@ void Worker::Judge(const net::Request& request, net::Responder& responder) {
     exchange.parameters[i] = std::move(*decoded);
   }
   if (NeedsJson(route->body)) {
-    auto body = wire::ParseJson(request.body);
+    auto body = wire::ParseJson(request.body, JsonLimitsOf(*route));
+    if (!body && body.error().code == Errc::kTooLarge && route->caller == Caller::kClient)
+      return exchange.TooManyNames();
     if (!body) return exchange.BadJson();
     exchange.body = std::move(*body);
   }

@@ -13,7 +13,8 @@ namespace {
 bool Accepted(std::string_view text) {
   const auto parsed = ParseJson(text);
   if (!parsed) {
-    CHECK(parsed.error().code == Errc::kInvalidArgument);
+    const Errc code = parsed.error().code;
+    CHECK((code == Errc::kInvalidArgument || code == Errc::kTooLarge));
     CHECK(parsed.error().message.find("hunter2") == std::string::npos);
   }
   return parsed.has_value();
@@ -41,6 +42,28 @@ TEST_CASE("the gate stops at each limit and not one step before", "[wire]") {
   CHECK_FALSE(Accepted(list + ",0]"));
   CHECK(Accepted("{\"" + std::string(limits::kMaxJsonKeyBytes, 'k') + "\":1}"));
   CHECK_FALSE(Accepted("{\"" + std::string(limits::kMaxJsonKeyBytes + 1, 'k') + "\":1}"));
+}
+
+TEST_CASE("too many values are told apart from a document that is none", "[wire]") {
+  const auto code = [](std::string_view text) {
+    return ParseJson(text, {.max_nodes = 3}).error().code;
+  };
+  CHECK(ParseJson("[1,2]", {.max_nodes = 3}).has_value());
+  CHECK(code("[1,2,3]") == Errc::kTooLarge);
+  CHECK(code("[1,2,") == Errc::kInvalidArgument);
+}
+
+TEST_CASE("numbers have a length, texts of digits have not", "[wire]") {
+  const std::string most(limits::kMaxJsonNumberBytes, '1');
+  CHECK(Accepted("[0." + most.substr(2) + "]"));
+  CHECK_FALSE(Accepted("[0." + most + "]"));
+  CHECK_FALSE(Accepted("[0." + std::string(1'000'000, '1') + "]"));
+  CHECK_FALSE(Accepted(R"({"a":"\\","b":0.)" + most + "}"));
+  // Inside a text, behind escaped quotes too.
+  CHECK(Accepted("[\"" + most + most + "\"]"));
+  CHECK(Accepted(R"(["\"\\\")" + most + most + "\"]"));
+  CHECK(Accepted(R"({")" + most + most + R"(":0})"));
+  CHECK_FALSE(Accepted("\"" + most + most));
 }
 
 TEST_CASE("the gate refuses what two readers might take differently", "[wire]") {

@@ -156,6 +156,11 @@ TEST_CASE("a batch is all or nothing", "[api]") {
   for (std::size_t i = 1; i <= limits::kMaxBatchNames; ++i)
     many += ",\"x" + std::to_string(i) + "\"";
   CHECK(batch(many + "]}").status == 413);
+  // Far more are not even read: the answer is the same.
+  for (std::size_t i = 0; i < limits::kMaxJsonNodes; ++i) many += ",\"\"";
+  const TestReply far_more = batch(many + "]}");
+  CHECK(far_more.status == 413);
+  CHECK(far_more.body.find("a batch may name at most 1000 secrets") != std::string::npos);
 }
 
 TEST_CASE("only a batch that asks for versions gets them, and never twice the same member",
