@@ -62,7 +62,8 @@ static double RoundTripUs(int own_cpu, int other_cpu) {
   for (int batch = 0; batch < kBatches; ++batch) {
     const double start = Now();
     for (int i = 0; i < kRoundTrips; ++i) {
-      if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1) Die("wakeups: the other process is gone");
+      if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1)
+        Die("wakeups: the other process is gone");
     }
     us[batch] = (Now() - start) / kRoundTrips;
   }
@@ -81,6 +82,7 @@ int main(void) {
     if (CPU_ISSET(cpu, &allowed)) cpus[count++] = cpu;
   }
   const double same = RoundTripUs(cpus[0], cpus[0]);
-  printf("{\"same_cpu_us\":%.2f,\"two_cpus_us\":%.2f}\n", same, count == 2 ? RoundTripUs(cpus[0], cpus[1]) : 0);
+  printf("{\"same_cpu_us\":%.2f,\"two_cpus_us\":%.2f}\n", same,
+         count == 2 ? RoundTripUs(cpus[0], cpus[1]) : 0);
   return 0;
 }
