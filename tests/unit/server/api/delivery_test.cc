@@ -161,6 +161,10 @@ TEST_CASE("a batch is all or nothing", "[api]") {
   const TestReply far_more = batch(many + "]}");
   CHECK(far_more.status == 413);
   CHECK(far_more.body.find("a batch may name at most 1000 secrets") != std::string::npos);
+  // Nor are as many values that are no names: a client has no use for them.
+  std::string values = R"({"secrets":[],"other":[0)";
+  for (std::size_t i = 0; i < limits::kMaxJsonNodesOfClient; ++i) values += ",0";
+  CHECK(batch(values + "]}").status == 413);
 }
 
 TEST_CASE("only a batch that asks for versions gets them, and never twice the same member",
