@@ -134,6 +134,7 @@ TEST_CASE("Who shows no certificate waits until those who do had their turn (H0)
   test.stage.OpenGate();
   CHECK(client.Receive().status == 200);
   CHECK(stranger.Receive().status == 200);
+  const std::lock_guard lock(test.stage.mutex);
   CHECK(test.stage.targets ==
         std::vector<std::string>{"/who", "/who", "/gate", "/host/second", "/host/first"});
 }
